@@ -1,0 +1,75 @@
+# make            build            make test    every suite, in private instances
+# make install    install          make demo    the voiding process, shown
+# make help       all targets
+
+EXTENSION  = voiding
+EXTVERSION := $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" voiding.control)
+MODULE_big = voiding
+OBJS       = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+SCRIPT     = voiding--$(EXTVERSION).sql
+DATA_built = $(SCRIPT)
+EXTRA_CLEAN = $(wildcard src/*.d) test/out build
+
+PG_CPPFLAGS = -DVOIDING_VERSION='"$(EXTVERSION)"'
+PG_CFLAGS   = -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-declaration-after-statement -MMD -MP
+override with_llvm := no
+
+REGRESS      = $(patsubst test/sql/%.sql,%,$(sort $(wildcard test/sql/*.sql)))
+REGRESS_OPTS = --inputdir=test --outputdir=test/out --load-extension=voiding
+ISOLATION    = $(patsubst test/specs/%.spec,%,$(sort $(wildcard test/specs/*.spec)))
+ISOLATION_OPTS = --inputdir=test --outputdir=test/out/isolation --load-extension=voiding
+
+PG_CONFIG ?= pg_config
+PGXS      := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifneq ($(wildcard $(PGXS)),)
+include $(PGXS)
+else
+# Nothing is installed yet: these targets install what they need.
+.DEFAULT_GOAL := help
+all install installcheck:
+	@echo "PostgreSQL's server headers are missing: run script/setup, or make test" >&2; false
+endif
+
+-include $(wildcard src/*.d)
+
+$(OBJS): voiding.control
+
+$(SCRIPT): script/join-sql sql/install.list $(wildcard sql/*.sql sql/*.json)
+	script/join-sql > $@.tmp && mv $@.tmp $@
+
+# pg_regress compares with OUTPUTDIR/expected on 15, --expecteddir is newer
+installcheck: test/out/expected test/out/isolation/expected
+test/out/expected test/out/isolation/expected:
+	mkdir -p $(dir $@) && ln -sfn $(CURDIR)/expected $@
+
+.PHONY: test demo lint check-asan dist help
+
+test:
+	script/setup
+	script/unprivileged script/suites
+
+demo:
+	script/setup
+	script/unprivileged script/demo
+
+lint:
+	script/lint
+
+check-asan:
+	script/setup
+	script/unprivileged env VOIDING_SANITIZE=1 script/suites
+
+dist:
+	git archive --prefix=voiding-$(EXTVERSION)/ -o voiding-$(EXTVERSION).tar.gz HEAD
+
+help:
+	@sed -n 's/^#H //p' Makefile
+
+#H make              build with the pg_config in PATH (or PG_CONFIG=...)
+#H make install      install into that PostgreSQL
+#H make installcheck regression and isolation tests against a running server
+#H make test         install what is missing, build, run every suite in private instances
+#H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv
+#H make lint         style and duplicate checks
+#H make check-asan   the suites under AddressSanitizer
+#H make dist         a source archive

@@ -1,0 +1,295 @@
+-- billing.sql: the service Billing: it issues documents and voids them.
+--
+-- An ordinary schema that uses the engine's public calls only. This file is
+-- run by voiding.create_document_voiding(); by hand: psql -v billing=NAME.
+--
+-- A document is issued, then voiding_requested, then voided, or issued again
+-- when the voiding was aborted. Each change of status is an event, whoever
+-- makes it and however; the functions below are the ways that say why not.
+
+SELECT voiding.create_service(:'billing');
+
+CREATE DOMAIN :"billing".currency AS text CONSTRAINT currency_is_known CHECK (VALUE = ANY (
+  '{AED,AFN,ALL,AMD,ANG,AOA,ARS,AUD,AWG,AZN,BAM,BBD,BDT,BGN,BHD,BIF,BMD,BND,BOB,BOV,BRL,BSD,BTN,BWP,BYN,BZD,CAD,CDF,CHE,CHF,CHW,
+    CLF,CLP,CNY,COP,COU,CRC,CUP,CVE,CZK,DJF,DKK,DOP,DZD,EGP,ERN,ETB,EUR,FJD,FKP,GBP,GEL,GHS,GIP,GMD,GNF,GTQ,GYD,HKD,HNL,HTG,HUF,
+    IDR,ILS,INR,IQD,IRR,ISK,JMD,JOD,JPY,KES,KGS,KHR,KMF,KPW,KRW,KWD,KYD,KZT,LAK,LBP,LKR,LRD,LSL,LYD,MAD,MDL,MGA,MKD,MMK,MNT,MOP,
+    MRU,MUR,MVR,MWK,MXN,MXV,MYR,MZN,NAD,NGN,NIO,NOK,NPR,NZD,OMR,PAB,PEN,PGK,PHP,PKR,PLN,PYG,QAR,RON,RSD,RUB,RWF,SAR,SBD,SCR,SDG,
+    SEK,SGD,SHP,SLE,SOS,SRD,SSP,STN,SVC,SYP,SZL,THB,TJS,TMT,TND,TOP,TRY,TTD,TWD,TZS,UAH,UGX,USD,USN,UYI,UYU,UYW,UZS,VED,VES,VND,
+    VUV,WST,XAF,XCD,XCG,XOF,XPF,YER,ZAR,ZMW,ZWG}'::text[]));
+COMMENT ON DOMAIN :"billing".currency IS 'ISO 4217 code of a currency';
+
+CREATE TABLE :"billing".document (
+  document_id  text PRIMARY KEY CHECK (document_id <> '' AND length(document_id) <= 200),
+  customer_id  text NOT NULL CHECK (customer_id <> '' AND length(customer_id) <= 200),
+  kind         text NOT NULL DEFAULT 'invoice' CHECK (kind <> '' AND length(kind) <= 50),
+  amount       numeric NOT NULL CHECK (amount >= 0 AND amount < 'Infinity'),
+  currency     :"billing".currency NOT NULL DEFAULT 'EUR',
+  status       text NOT NULL DEFAULT 'issued' CHECK (status IN ('issued', 'voiding_requested', 'voided')),
+  void_reason  text CHECK (length(void_reason) <= 2000),
+  requested_by text,
+  process_id   uuid,
+  issued_at    timestamptz NOT NULL DEFAULT now(),
+  voided_at    timestamptz,
+  CHECK ((status = 'voided') = (voided_at IS NOT NULL))
+);
+CREATE INDEX document_customer_id ON :"billing".document (customer_id);
+COMMENT ON TABLE :"billing".document IS 'documents: invoices and the like';
+COMMENT ON COLUMN :"billing".document.process_id IS 'the last process that was to void it';
+
+CREATE TABLE :"billing".aborted_voiding (
+  process_id  uuid PRIMARY KEY,
+  document_id text NOT NULL,
+  reason      text,
+  aborted_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE :"billing".aborted_voiding IS 'voidings that were aborted: what still comes for them is refused';
+
+-- What a document may become, however it is changed.
+CREATE FUNCTION :"billing".check_document() RETURNS trigger
+  LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
+AS $$
+BEGIN
+  IF TG_OP = 'INSERT' THEN
+    RAISE EXCEPTION 'document "%" cannot begin as %', NEW.document_id, NEW.status
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Issue it, then void it with void_document().';
+  END IF;
+  IF (NEW.document_id, NEW.customer_id, NEW.kind, NEW.amount, NEW.currency)
+     IS DISTINCT FROM (OLD.document_id, OLD.customer_id, OLD.kind, OLD.amount, OLD.currency) THEN
+    RAISE EXCEPTION 'document "%" has been issued and is not changed any more', OLD.document_id
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Void it, and issue another one.';
+  END IF;
+  IF (OLD.status, NEW.status) NOT IN (('issued', 'voiding_requested'), ('voiding_requested', 'voided'), ('voiding_requested', 'issued'))
+     AND OLD.status <> NEW.status THEN
+    RAISE EXCEPTION 'document "%" cannot go from % to %', OLD.document_id, OLD.status, NEW.status
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'void_document() asks for a voiding.';
+  END IF;
+  IF OLD.status = 'issued' AND NEW.status = 'voiding_requested' THEN
+    PERFORM check_no_failure(OLD.document_id);
+  END IF;
+  RETURN NEW;
+END $$;
+
+-- A voiding that failed must be seen by a person before the next one.
+CREATE FUNCTION :"billing".check_no_failure(document_id text) RETURNS void
+  LANGUAGE plpgsql STABLE SET search_path = :"billing", pg_temp
+AS $$
+DECLARE
+  p record;
+BEGIN
+  SELECT o.process_id, o.data ->> 'failure' AS failure INTO p FROM voiding.ongoing_process o
+   WHERE o.type = 'document_voiding' AND o.key = check_no_failure.document_id AND o.failed;
+  IF FOUND THEN
+    RAISE EXCEPTION 'the last voiding of document "%" has failed and is not acknowledged', document_id
+      USING ERRCODE = 'VD09B', DETAIL = coalesce(p.failure, ''),
+            HINT = format('SELECT voiding.acknowledge_process_failure(''%s'', ''reason'');', p.process_id);
+  END IF;
+END $$;
+
+CREATE TRIGGER check_document_insert BEFORE INSERT ON :"billing".document
+  FOR EACH ROW WHEN (NEW.status <> 'issued') EXECUTE FUNCTION :"billing".check_document();
+CREATE TRIGGER check_document_update BEFORE UPDATE ON :"billing".document
+  FOR EACH ROW EXECUTE FUNCTION :"billing".check_document();
+CREATE TRIGGER start_voiding BEFORE UPDATE ON :"billing".document
+  FOR EACH ROW WHEN (OLD.status = 'issued' AND NEW.status = 'voiding_requested')
+  EXECUTE FUNCTION voiding.begin_conversation('process_id');
+
+CREATE TRIGGER document_issued AFTER INSERT ON :"billing".document
+  FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('DocumentIssued',
+    'document_id', 'customer_id', 'kind', 'amount', 'currency', 'issued_at');
+CREATE TRIGGER document_voiding_requested AFTER UPDATE ON :"billing".document
+  FOR EACH ROW WHEN (OLD.status = 'issued' AND NEW.status = 'voiding_requested')
+  EXECUTE FUNCTION voiding.emit_event('DocumentVoidingRequested', '@correlation=process_id',
+    'document_id', 'customer_id', 'currency', 'reason=void_reason', 'requested_by');
+CREATE TRIGGER document_voided AFTER UPDATE ON :"billing".document
+  FOR EACH ROW WHEN (OLD.status = 'voiding_requested' AND NEW.status = 'voided')
+  EXECUTE FUNCTION voiding.emit_event('DocumentVoided', '@correlation=process_id', 'document_id', 'voided_at');
+CREATE TRIGGER document_voiding_aborted AFTER INSERT ON :"billing".aborted_voiding
+  FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('DocumentVoidingAborted', '@correlation=process_id',
+    'document_id', 'reason');
+
+CREATE FUNCTION :"billing".issue_document(document_id text, customer_id text, amount numeric, currency text DEFAULT 'EUR',
+    kind text DEFAULT 'invoice', issued_at timestamptz DEFAULT now()) RETURNS :"billing".document
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = :"billing", pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  d document;
+BEGIN
+  PERFORM check_issue(issue_document.document_id, issue_document.customer_id, issue_document.amount,
+                      issue_document.currency, issue_document.kind);
+  INSERT INTO document (document_id, customer_id, kind, amount, currency, issued_at)
+  VALUES (issue_document.document_id, issue_document.customer_id, issue_document.kind, issue_document.amount,
+          issue_document.currency, coalesce(issue_document.issued_at, now()))
+  ON CONFLICT (document_id) DO NOTHING
+  RETURNING * INTO d;
+  IF NOT FOUND THEN
+    SELECT * INTO d FROM document x WHERE x.document_id = issue_document.document_id;
+    -- issued_at counts only where the caller gave one
+    IF (d.customer_id, d.kind, d.amount, d.currency::text)
+       IS DISTINCT FROM (issue_document.customer_id, issue_document.kind, issue_document.amount, issue_document.currency)
+       OR issue_document.issued_at NOT IN (d.issued_at, now()) THEN
+      RAISE EXCEPTION 'another document "%" has been issued already', d.document_id
+        USING ERRCODE = 'unique_violation',
+              DETAIL = format('%s of %s %s for customer "%s", issued at %s.', d.kind, d.amount, d.currency, d.customer_id, d.issued_at),
+              HINT = 'A document is issued once; the same call again is the same document.';
+    END IF;
+  END IF;
+  RETURN d;
+END $$;
+COMMENT ON FUNCTION :"billing".issue_document(text, text, numeric, text, text, timestamptz) IS
+  'issue a document; the same call again is a no-op';
+
+CREATE FUNCTION :"billing".check_issue(document_id text, customer_id text, amount numeric, currency text, kind text) RETURNS void
+  LANGUAGE plpgsql STABLE SET search_path = :"billing", pg_temp
+AS $$
+DECLARE
+  wrong text := CASE
+    WHEN coalesce(document_id, '') = '' THEN 'document_id is empty'
+    WHEN length(document_id) > 200 THEN format('document_id has %s characters', length(document_id))
+    WHEN coalesce(customer_id, '') = '' THEN 'customer_id is empty'
+    WHEN length(customer_id) > 200 THEN format('customer_id has %s characters', length(customer_id))
+    WHEN amount IS NULL OR amount = 'NaN' OR amount IN ('Infinity', '-Infinity') THEN format('amount is %s', coalesce(amount::text, 'null'))
+    WHEN amount < 0 THEN format('amount is negative: %s', amount)
+    WHEN coalesce(kind, '') = '' OR length(kind) > 50 THEN 'kind is empty or too long' END;
+BEGIN
+  IF wrong IS NOT NULL THEN
+    RAISE EXCEPTION 'document cannot be issued: %', wrong
+      USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Ids have 1 to 200 characters; an amount is a number, 0 or more.';
+  END IF;
+  BEGIN
+    PERFORM currency::currency WHERE currency IS NOT NULL;
+    IF currency IS NULL THEN
+      RAISE check_violation;
+    END IF;
+  EXCEPTION WHEN check_violation THEN
+    RAISE EXCEPTION 'document cannot be issued: unknown currency "%"', left(currency, 20)
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give an ISO 4217 code: EUR, GBP, ...';
+  END;
+END $$;
+
+CREATE FUNCTION :"billing".void_document(document_id text, reason text DEFAULT NULL) RETURNS uuid
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = :"billing", pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  d document;
+BEGIN
+  SELECT * INTO d FROM document x WHERE x.document_id = void_document.document_id FOR UPDATE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no document "%"', left(void_document.document_id, 200)
+      USING ERRCODE = 'VD04A', HINT = 'Issue it first.';
+  END IF;
+  IF d.status = 'voided' THEN
+    RETURN d.process_id;
+  END IF;
+  PERFORM check_no_failure(d.document_id);
+  IF d.status = 'voiding_requested' THEN
+    IF EXISTS (SELECT FROM voiding.ongoing_process o WHERE o.process_id = d.process_id) THEN
+      RETURN d.process_id;
+    END IF;
+    -- the old voiding has ended, its abort is still on its way: do it first
+    PERFORM abort_document_voiding(d.document_id, d.process_id, 'a new voiding was requested');
+  END IF;
+  UPDATE document x
+     SET status = 'voiding_requested', void_reason = void_document.reason, requested_by = voiding.caller()
+   WHERE x.document_id = d.document_id
+  RETURNING x.process_id INTO d.process_id;
+  RETURN d.process_id;
+END $$;
+COMMENT ON FUNCTION :"billing".void_document(text, text) IS
+  'ask that a document be voided; returns the id of the process that does it';
+
+CREATE FUNCTION :"billing".complete_document_voiding(document_id text, process_id uuid) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  d document := lock_for(complete_document_voiding.document_id, complete_document_voiding.process_id);
+BEGIN
+  IF d.status = 'voiding_requested' THEN
+    UPDATE document x SET status = 'voided', voided_at = clock_timestamp() WHERE x.document_id = d.document_id;
+  END IF;
+END $$;
+COMMENT ON FUNCTION :"billing".complete_document_voiding(text, uuid) IS 'handler: void the document, unless that was aborted';
+
+CREATE FUNCTION :"billing".abort_document_voiding(document_id text, process_id uuid, reason text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  d document := lock_for(abort_document_voiding.document_id, abort_document_voiding.process_id);
+BEGIN
+  IF d.status = 'voiding_requested' THEN
+    UPDATE document x SET status = 'issued' WHERE x.document_id = d.document_id;
+    INSERT INTO aborted_voiding (process_id, document_id, reason)
+    VALUES (abort_document_voiding.process_id, d.document_id, abort_document_voiding.reason);
+  END IF;
+END $$;
+COMMENT ON FUNCTION :"billing".abort_document_voiding(text, uuid, text) IS
+  'handler: the document is not voided after all; nothing to do if it has been';
+
+-- The document, locked, for a process that is voiding it. Nothing (a null row)
+-- when that voiding was aborted before; an error for a process that never was.
+CREATE FUNCTION :"billing".lock_for(document_id text, process_id uuid) RETURNS :"billing".document
+  LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
+AS $$
+#variable_conflict use_column
+DECLARE
+  d document;
+BEGIN
+  SELECT * INTO d FROM document x WHERE x.document_id = lock_for.document_id FOR UPDATE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no document "%"', left(lock_for.document_id, 200) USING ERRCODE = 'VD04A';
+  END IF;
+  IF EXISTS (SELECT FROM aborted_voiding a WHERE a.process_id = lock_for.process_id) THEN
+    RETURN NULL;
+  END IF;
+  IF d.process_id IS DISTINCT FROM lock_for.process_id THEN
+    RAISE EXCEPTION 'document "%" is not being voided by process %', d.document_id, lock_for.process_id
+      USING ERRCODE = 'VD09C', DETAIL = format('Its process is %s.', coalesce(d.process_id::text, 'none'));
+  END IF;
+  RETURN d;
+END $$;
+
+CREATE FUNCTION :"billing".check_invariants() RETURNS TABLE (invariant text, subject text, detail text)
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = :"billing", pg_temp
+AS $$
+  WITH said AS (
+    SELECT e.subject, e.type, e.correlation_id FROM voiding.event e
+     WHERE e.source = (SELECT s.name FROM voiding.service s WHERE s.schema = current_schema)),
+  told AS (
+    SELECT subject, count(*) FILTER (WHERE type = 'DocumentIssued') AS issued,
+           count(*) FILTER (WHERE type = 'DocumentVoided') AS voided,
+           count(*) FILTER (WHERE type = 'DocumentVoidingRequested') AS requested,
+           count(*) FILTER (WHERE type = 'DocumentVoidingAborted') AS aborted
+      FROM said GROUP BY subject)
+  SELECT 'a document is issued by exactly one event', d.document_id, coalesce(t.issued, 0)::text
+    FROM document d LEFT JOIN told t ON t.subject = d.document_id WHERE coalesce(t.issued, 0) <> 1
+  UNION ALL
+  SELECT 'a document is voided exactly if one event says so', d.document_id, format('%s, %s events', d.status, t.voided)
+    FROM document d JOIN told t ON t.subject = d.document_id WHERE t.voided <> (d.status = 'voided')::integer
+  UNION ALL
+  SELECT 'each request is answered once, or still open', d.document_id,
+         format('%s requested, %s voided, %s aborted', t.requested, t.voided, t.aborted)
+    FROM document d JOIN told t ON t.subject = d.document_id
+   WHERE t.requested <> t.voided + t.aborted + (d.status = 'voiding_requested')::integer
+  UNION ALL
+  SELECT 'a document that is being voided has a process that does it', d.document_id, d.process_id::text
+    FROM document d
+   WHERE d.status = 'voiding_requested'
+     AND NOT EXISTS (SELECT FROM voiding.ongoing_process o WHERE o.process_id = d.process_id AND o.key = d.document_id)
+     AND NOT EXISTS (SELECT FROM voiding.outbox o WHERE o.correlation_id = d.process_id AND o.type = 'AbortDocumentVoiding')
+  UNION ALL
+  SELECT 'a process that ended well has voided its document', p.key, p.process_id::text
+    FROM voiding.process p LEFT JOIN document d ON d.document_id = p.key AND d.status = 'voided' AND d.process_id = p.process_id
+   WHERE p.type = 'document_voiding' AND p.state = 'DocumentVoided' AND d.document_id IS NULL
+$$;
+COMMENT ON FUNCTION :"billing".check_invariants() IS 'a row for each breach of what must always hold in Billing';
+
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA :"billing" FROM PUBLIC;
+
+SELECT voiding.create_command('IssueDocument', format('%I.issue_document', :'billing')::regproc);
+SELECT voiding.create_command('VoidDocument', format('%I.void_document', :'billing')::regproc);
+SELECT voiding.create_command('CompleteDocumentVoiding', format('%I.complete_document_voiding', :'billing')::regproc);
+SELECT voiding.create_command('AbortDocumentVoiding', format('%I.abort_document_voiding', :'billing')::regproc);

@@ -1,0 +1,78 @@
+-- invariant.sql: what must always hold of the engine's own tables. Written
+-- from the rules, not from the code: it reads tables and definitions only.
+
+CREATE FUNCTION voiding.check_invariants() RETURNS TABLE (invariant text, subject text, detail text)
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT 'a process is active or finished, not both', a.process_id::text, f.state
+    FROM voiding.active_process a JOIN voiding.finished_process f USING (process_id)
+  UNION ALL
+  SELECT 'a process is in a state of its definition', p.process_id::text, p.state
+    FROM voiding.process p
+    LEFT JOIN voiding.process_type t ON t.name = p.type AND t.version = p.version
+   WHERE p.finished_at IS NULL AND NOT coalesce(t.definition -> 'states' ? p.state, false)
+  UNION ALL
+  SELECT 'a process has ended exactly if its state is final', p.process_id::text, p.state
+    FROM voiding.process p
+    JOIN voiding.process_type t ON t.name = p.type AND t.version = p.version
+   WHERE (p.finished_at IS NOT NULL) <> (t.definition #>> ARRAY['states', p.state, 'type'] IS NOT DISTINCT FROM 'final')
+  UNION ALL
+  SELECT 'a process is where its last step took it', p.process_id::text, format('%s, not %s', p.state, h.to_state)
+    FROM voiding.process p
+    LEFT JOIN (SELECT DISTINCT ON (process_id) process_id, to_state FROM voiding.process_history
+                ORDER BY process_id, step DESC) h USING (process_id)
+   WHERE h.to_state IS DISTINCT FROM p.state
+  UNION ALL
+  SELECT 'each step begins where the one before ended', h.process_id::text, format('step %s', h.step)
+    FROM (SELECT process_id, step, from_state,
+                 lag(to_state) OVER (PARTITION BY process_id ORDER BY step) AS before FROM voiding.process_history) h
+   WHERE h.from_state IS DISTINCT FROM h.before
+  UNION ALL
+  SELECT 'a step that was taken is one of the definition', h.process_id::text, format('step %s: %s from %s to %s', h.step, h.event, h.from_state, h.to_state)
+    FROM voiding.process_history h JOIN voiding.process p USING (process_id)
+   WHERE h.from_state IS DISTINCT FROM h.to_state
+     AND NOT EXISTS (SELECT FROM voiding.transition t
+                      WHERE t.process_type = p.type AND t.version = p.version
+                        AND t.from_state = coalesce(h.from_state, '(start)'))
+  UNION ALL
+  SELECT 'no event is written twice', e.event_id::text, format('%s times', count(*))
+    FROM voiding.event e GROUP BY e.event_id HAVING count(*) > 1
+  UNION ALL
+  SELECT 'a running process waits for something that will come', a.process_id::text, a.state
+    FROM voiding.active_process a
+    JOIN voiding.process_type t ON t.name = a.type AND t.version = a.version
+   WHERE NOT a.failed AND NOT t.definition #> ARRAY['states', a.state] ? 'forever'
+     AND NOT EXISTS (SELECT FROM voiding.timer x WHERE x.process_id = a.process_id)
+  UNION ALL
+  SELECT 'a failed process that asks for a task has one', a.process_id::text, a.task
+    FROM voiding.active_process a
+   WHERE a.task IS NOT NULL
+     AND NOT EXISTS (SELECT FROM voiding.task x WHERE x.process_id = a.process_id AND x.type = a.task AND x.state = 'ready')
+  UNION ALL
+  SELECT 'an open task belongs to a process that wants it', t.task_id::text, t.type
+    FROM voiding.task t LEFT JOIN voiding.active_process a USING (process_id)
+   WHERE t.state = 'ready' AND a.task IS DISTINCT FROM t.type
+  UNION ALL
+  SELECT 'a timer belongs to an active process and its state', t.process_id::text, t.name
+    FROM voiding.timer t LEFT JOIN voiding.active_process a USING (process_id)
+   WHERE a.process_id IS NULL OR (t.name NOT LIKE '@%' AND a.state <> t.state)
+  UNION ALL
+  SELECT 'a message is for a service that exists', o.id::text, o.destination
+    FROM voiding.outbox o LEFT JOIN voiding.service s ON s.name = o.destination WHERE s.name IS NULL
+  UNION ALL
+  SELECT 'a message is in the bucket of its key', o.id::text, o.bucket::text
+    FROM voiding.outbox o WHERE o.bucket <> (hashtext(o.aggregateid)::bigint & 4294967295) % 64
+  UNION ALL
+  SELECT 'a message is waiting or dead, not both', o.id::text, o.destination
+    FROM voiding.outbox o JOIN voiding.dead_letter d USING (id, destination)
+  UNION ALL
+  SELECT 'a parked event that waits for one process finds it active', e.event_id::text, e.process_id::text
+    FROM voiding.parked_event e LEFT JOIN voiding.active_process a USING (process_id)
+   WHERE e.process_id IS NOT NULL AND a.process_id IS NULL
+  UNION ALL
+  SELECT 'a table of the engine has the columns that it was made with', x.relname, NULL
+    FROM pg_class x JOIN pg_namespace n ON n.oid = x.relnamespace
+   WHERE n.nspname = 'voiding' AND x.relname IN ('event', 'outbox', 'active_process')
+     AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = x.oid AND a.attisdropped)
+$$;
+COMMENT ON FUNCTION voiding.check_invariants() IS 'a row for each breach of what must always hold; no row: all is well';

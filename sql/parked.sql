@@ -1,0 +1,75 @@
+-- parked.sql: events that no process is ready for yet.
+
+CREATE TABLE voiding.parked_event (
+  position       bigint NOT NULL,
+  process_type   text NOT NULL,
+  key            text NOT NULL,
+  event_id       uuid NOT NULL,
+  type           text NOT NULL,
+  source         text NOT NULL,
+  subject        text NOT NULL,
+  correlation_id uuid NOT NULL,
+  causation_id   uuid,
+  data           jsonb NOT NULL,
+  parked_at      timestamptz NOT NULL,
+  expires_at     timestamptz NOT NULL,
+  process_id     uuid,
+  watch          xid8,
+  PRIMARY KEY (position, process_type)
+);
+CREATE INDEX parked_event_key ON voiding.parked_event (process_type, key);
+CREATE INDEX parked_event_expires_at ON voiding.parked_event (expires_at);
+CREATE INDEX parked_event_watch ON voiding.parked_event (position) WHERE process_id IS NULL AND watch IS DISTINCT FROM '0'::xid8;
+COMMENT ON TABLE voiding.parked_event IS 'events that wait for a process, or for a state of one';
+COMMENT ON COLUMN voiding.parked_event.process_id IS 'the process that it waits for; null: any with this type and key';
+COMMENT ON COLUMN voiding.parked_event.watch IS 'a process started meanwhile may not have seen it: transactions below this one; 0: all have';
+SELECT pg_catalog.pg_extension_config_dump('voiding.parked_event', '');
+
+-- A start and a parking that run at the same time do not see each other's
+-- rows. So a parked event is joined with the active processes again until
+-- every transaction has ended that was running when it was first looked at:
+-- any start that missed it is one of those. No lock is needed for that.
+CREATE FUNCTION voiding.sweep_parked(batch_size integer) RETURNS TABLE (process_id uuid)
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  now_running pg_snapshot := pg_current_snapshot();
+  late record;
+BEGIN
+  FOR late IN DELETE FROM voiding.parked_event e
+               WHERE e.ctid IN (SELECT x.ctid FROM voiding.parked_event x WHERE x.expires_at <= voiding.now()
+                                 ORDER BY x.expires_at LIMIT batch_size FOR UPDATE SKIP LOCKED)
+              RETURNING e.* LOOP
+    PERFORM voiding.expire_parked(late.position, late.process_type, late.key, late.event_id, late.type, late.source,
+                                  late.subject, late.correlation_id, late.causation_id, late.data, late.parked_at);
+  END LOOP;
+  RETURN QUERY
+    WITH open AS (
+      SELECT e.position, e.process_type, e.key, e.watch FROM voiding.parked_event e
+       WHERE e.process_id IS NULL AND e.watch IS DISTINCT FROM '0'::xid8
+       ORDER BY e.position LIMIT 1000 FOR UPDATE SKIP LOCKED),
+    looked AS (
+      UPDATE voiding.parked_event e
+         SET watch = CASE WHEN o.watch IS NULL THEN pg_snapshot_xmax(now_running) ELSE '0'::xid8 END
+        FROM open o
+       WHERE e.position = o.position AND e.process_type = o.process_type
+         AND (o.watch IS NULL OR o.watch <= pg_snapshot_xmin(now_running)))
+    SELECT DISTINCT a.process_id FROM open o
+      JOIN voiding.active_process a ON a.type = o.process_type AND a.key = o.key
+     LIMIT batch_size;
+END $$;
+COMMENT ON FUNCTION voiding.sweep_parked(integer) IS 'internal: processes to look again at what is parked for them; expires what is too old';
+
+CREATE FUNCTION voiding.expire_parked(pos bigint, process_type text, key text, event_id uuid, type text, source text,
+    subject text, correlation_id uuid, causation_id uuid, data jsonb, parked_at timestamptz) RETURNS void
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  INSERT INTO voiding.dead_letter (id, aggregatetype, aggregateid, type, payload, source, destination, correlation_id,
+      causation_id, attempts, available_at, created_at, bucket, xid, seq, error, failed_at, sqlstate)
+  VALUES (event_id, process_type, subject, type, data, source, 'voiding', correlation_id, causation_id, 0, parked_at,
+          parked_at, (hashtext(subject)::bigint & 4294967295) % 64, pg_current_xact_id(), pos,
+          format('no process of type %s with key "%s" was ready for this event in time', process_type, key),
+          voiding.now(), 'VD04B')
+  ON CONFLICT (seq, aggregatetype) DO NOTHING
+$$;
+COMMENT ON FUNCTION voiding.expire_parked(bigint, text, text, uuid, text, text, text, uuid, uuid, jsonb, timestamptz) IS 'internal';

@@ -1,0 +1,6 @@
+-- privilege.sql: PUBLIC gets nothing. doc/privilege.md says what to grant.
+
+REVOKE ALL ON SCHEMA voiding FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA voiding FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA voiding FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA voiding FROM PUBLIC;

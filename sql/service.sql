@@ -1,0 +1,233 @@
+-- service.sql: services, and who handles what.
+
+CREATE TABLE voiding.service (
+  name       text PRIMARY KEY,
+  owner      text NOT NULL,          -- names, not oids: an oid can be used again
+  schema     text NOT NULL UNIQUE,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+COMMENT ON TABLE voiding.service IS 'a bounded context: a schema with its tables and functions, and an owner';
+SELECT pg_catalog.pg_extension_config_dump('voiding.service', '');
+
+CREATE TABLE voiding.handler (
+  service    text NOT NULL,
+  type       text NOT NULL,
+  kind       text NOT NULL CHECK (kind IN ('command', 'event')),
+  function   text,                   -- text: a reg* column would stop pg_upgrade
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (service, type)
+);
+CREATE UNIQUE INDEX handler_command ON voiding.handler (type) WHERE kind = 'command';
+CREATE INDEX handler_type ON voiding.handler (type);
+COMMENT ON TABLE voiding.handler IS 'the function of a service that a message type is given to';
+COMMENT ON COLUMN voiding.handler.function IS 'signature; null: received outside the database';
+SELECT pg_catalog.pg_extension_config_dump('voiding.handler', '');
+
+CREATE FUNCTION voiding.definitions_changed() RETURNS void
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_definitions_changed';
+COMMENT ON FUNCTION voiding.definitions_changed() IS 'internal: every backend reads services, handlers and process types again';
+
+-- The name of a message type or service, or an error.
+CREATE FUNCTION voiding.check_name(what text, name text, pattern text) RETURNS void
+  LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF name IS NULL OR name !~ pattern THEN
+    RAISE EXCEPTION '% "%" is not a name that can be used', what, left(name, 100)
+      USING ERRCODE = 'invalid_parameter_value',
+            DETAIL = format('It must match %s.', pattern);
+  END IF;
+END $$;
+COMMENT ON FUNCTION voiding.check_name(text, text, text) IS 'internal';
+
+-- The caller must be a member of a role.
+CREATE FUNCTION voiding.check_member(role text, todo text) RETURNS void
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+    RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object';
+  END IF;
+  IF NOT pg_has_role(voiding.caller(), role::name, 'MEMBER') THEN
+    RAISE EXCEPTION 'permission denied to %', todo
+      USING ERRCODE = 'insufficient_privilege',
+            DETAIL = format('"%s" is not a member of role "%s".', voiding.caller(), role);
+  END IF;
+END $$;
+COMMENT ON FUNCTION voiding.check_member(text, text) IS 'internal';
+
+CREATE FUNCTION voiding.create_service(name text, owner regrole DEFAULT NULL, schema regnamespace DEFAULT NULL)
+  RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  owner_name  name := coalesce((SELECT r.rolname FROM pg_roles r WHERE r.oid = owner), voiding.caller());
+  schema_name name := coalesce((SELECT n.nspname FROM pg_namespace n WHERE n.oid = schema), name::name);
+  schema_owner name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace n WHERE n.nspname = schema_name);
+BEGIN
+  PERFORM voiding.check_name('service', name, '^[a-z_][a-z0-9_]{0,49}$');
+  IF name IN ('voiding', 'process', 'command', 'task', 'event') THEN
+    RAISE EXCEPTION 'service name "%" is reserved', name
+      USING ERRCODE = 'reserved_name', HINT = format('The channel voiding_%s is the engine''s own.', name);
+  END IF;
+  PERFORM voiding.check_member(owner_name, format('make a service of role "%s"', owner_name));
+  IF schema_name = 'voiding' OR schema_name LIKE 'pg\_%' OR schema_name = 'information_schema' THEN
+    RAISE EXCEPTION 'schema "%" cannot be a service', schema_name USING ERRCODE = 'invalid_parameter_value';
+  ELSIF schema_owner IS NOT NULL THEN
+    PERFORM voiding.check_member(schema_owner, format('make schema "%s" a service', schema_name));
+  ELSIF NOT has_database_privilege(voiding.caller(), current_database(), 'CREATE') THEN
+    RAISE EXCEPTION 'permission denied to create schema "%"', schema_name USING ERRCODE = 'insufficient_privilege';
+  ELSE
+    EXECUTE format('CREATE SCHEMA %I AUTHORIZATION %I', schema_name, owner_name);
+  END IF;
+  INSERT INTO voiding.service (name, owner, schema) VALUES (create_service.name, owner_name, schema_name);
+  PERFORM voiding.definitions_changed();
+EXCEPTION WHEN unique_violation THEN
+  RAISE EXCEPTION 'service "%" or a service of schema "%" exists already', name, schema_name
+    USING ERRCODE = 'duplicate_object';
+END $$;
+COMMENT ON FUNCTION voiding.create_service(text, regrole, regnamespace) IS
+  'make a schema a service; without schema, the one with the service''s name, created if missing';
+
+CREATE FUNCTION voiding.drop_service(name text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  used text;
+BEGIN
+  PERFORM voiding.check_member((SELECT s.owner FROM voiding.get_service(drop_service.name) s),
+                               format('drop service "%s"', name));
+  SELECT INTO used CASE
+    WHEN EXISTS (SELECT FROM voiding.handler h WHERE h.service = drop_service.name) THEN 'it handles messages'
+    WHEN EXISTS (SELECT FROM voiding.outbox o WHERE o.destination = drop_service.name) THEN 'messages wait for it' END;
+  IF used IS NOT NULL THEN
+    RAISE EXCEPTION 'service "%" is in use: %', name, used
+      USING ERRCODE = 'dependent_objects_still_exist',
+            HINT = 'Drop its commands with drop_command(), its subscriptions with unsubscribe().';
+  END IF;
+  DELETE FROM voiding.service s WHERE s.name = drop_service.name;
+  PERFORM voiding.definitions_changed();
+END $$;
+COMMENT ON FUNCTION voiding.drop_service(text) IS 'forget a service; its schema stays; refused while it is in use';
+
+CREATE FUNCTION voiding.get_service(name text) RETURNS voiding.service
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  s voiding.service;
+BEGIN
+  SELECT * INTO s FROM voiding.service x WHERE x.name = get_service.name;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'service "%" does not exist', name
+      USING ERRCODE = 'undefined_object', HINT = 'SELECT voiding.create_service(...) makes one.';
+  END IF;
+  RETURN s;
+END $$;
+COMMENT ON FUNCTION voiding.get_service(text) IS 'internal';
+
+-- A function as a handler: what it must be, and who may say so. Only somebody
+-- with the rights of its owner may register it, since it runs with those; and
+-- only the service's owner decides what the service handles.
+CREATE FUNCTION voiding.register_handler(kind text, type text, handler regproc, service text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  f  pg_proc;
+  s  voiding.service;
+  is_wrong text;
+BEGIN
+  PERFORM voiding.check_name(kind, type, '^[A-Za-z_][A-Za-z0-9_.:/-]{0,99}$');
+  SELECT * INTO f FROM pg_proc p WHERE p.oid = handler;
+  IF service IS NULL THEN
+    SELECT x.name INTO service FROM voiding.service x JOIN pg_namespace n ON n.nspname = x.schema
+     WHERE n.oid = f.pronamespace;
+    IF service IS NULL THEN
+      RAISE EXCEPTION 'the schema of % is not a service', coalesce(handler::text, 'no handler')
+        USING ERRCODE = 'undefined_object', HINT = 'Make it one with create_service(), or name the service.';
+    END IF;
+  END IF;
+  s := voiding.get_service(service);
+  PERFORM voiding.check_member(s.owner, format('register a handler of service "%s"', service));
+  IF handler IS NOT NULL THEN
+    PERFORM voiding.check_member(pg_get_userbyid(f.proowner), format('register function %s', handler));
+    is_wrong := CASE
+      WHEN f.prokind <> 'f' THEN 'it is not a plain function'
+      WHEN f.provariadic <> 0 THEN 'it is variadic'
+      WHEN f.pronargs > 32 THEN 'it has more than 32 arguments'
+      WHEN EXISTS (SELECT FROM unnest(f.proargtypes) a(t) JOIN pg_type y ON y.oid = t AND y.typtype = 'p') THEN 'it has an argument of a pseudo-type'
+      WHEN f.pronargs > 0 AND (f.proargnames IS NULL OR '' = ANY (f.proargnames[1:f.pronargs])) THEN 'it has an argument without a name'
+      WHEN f.proargmodes && '{o,b,t}' THEN 'it has OUT arguments' END;
+    IF is_wrong IS NOT NULL THEN
+      RAISE EXCEPTION '% cannot be a handler: %', handler, is_wrong
+        USING ERRCODE = 'invalid_parameter_value',
+              HINT = 'A handler is a function whose arguments have the names of the message''s keys.';
+    END IF;
+  END IF;
+  INSERT INTO voiding.handler (service, type, kind, function)
+  VALUES (s.name, register_handler.type, register_handler.kind,
+          CASE WHEN handler IS NOT NULL THEN handler::regprocedure::text END);
+  PERFORM voiding.definitions_changed();
+EXCEPTION WHEN unique_violation THEN
+  RAISE EXCEPTION '% "%" has a handler already', kind, type
+    USING ERRCODE = 'duplicate_object',
+          DETAIL = (SELECT format('Service "%s": %s.', h.service, coalesce(h.function, 'received outside'))
+                      FROM voiding.handler h
+                     WHERE h.type = register_handler.type
+                       AND (h.service = register_handler.service OR register_handler.kind = 'command') LIMIT 1);
+END $$;
+COMMENT ON FUNCTION voiding.register_handler(text, text, regproc, text) IS 'internal';
+
+CREATE FUNCTION voiding.create_command(name text, handler regproc DEFAULT NULL, service text DEFAULT NULL) RETURNS void
+  LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT voiding.register_handler('command', name, handler, service) $$;
+COMMENT ON FUNCTION voiding.create_command(text, regproc, text) IS
+  'a command and its handler; the service is the one that owns the handler''s schema; no handler: received outside';
+
+CREATE FUNCTION voiding.subscribe(event_type text, handler regproc, service text DEFAULT NULL) RETURNS void
+  LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT voiding.register_handler('event', event_type, handler, service) $$;
+COMMENT ON FUNCTION voiding.subscribe(text, regproc, text) IS
+  'give events of this type to a function of a service; one handler a service and type';
+
+CREATE FUNCTION voiding.remove_handler(kind text, type text, service text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  h voiding.handler;
+BEGIN
+  SELECT * INTO h FROM voiding.handler x
+   WHERE x.type = remove_handler.type AND x.kind = remove_handler.kind
+     AND (remove_handler.service IS NULL OR x.service = remove_handler.service)
+   ORDER BY x.service LIMIT 1;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION '% "%" has no handler%', kind, type, coalesce(format(' in service "%s"', service), '')
+      USING ERRCODE = 'undefined_object';
+  END IF;
+  PERFORM voiding.check_member((voiding.get_service(h.service)).owner, format('remove a handler of service "%s"', h.service));
+  IF EXISTS (SELECT FROM voiding.outbox o WHERE o.destination = h.service AND o.type = h.type) THEN
+    RAISE EXCEPTION '% "%" is in use: messages wait for it', kind, type
+      USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Let dispatch() handle them, or discard_message() them.';
+  END IF;
+  DELETE FROM voiding.handler x WHERE x.service = h.service AND x.type = h.type;
+  PERFORM voiding.definitions_changed();
+END $$;
+COMMENT ON FUNCTION voiding.remove_handler(text, text, text) IS 'internal';
+
+CREATE FUNCTION voiding.drop_command(name text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  sender text := (SELECT format('%s version %s', p.name, p.version) FROM voiding.process_type p
+                   WHERE drop_command.name = ANY (voiding.commands_of(p.definition)) LIMIT 1);
+BEGIN
+  IF sender IS NOT NULL THEN
+    RAISE EXCEPTION 'command "%" is in use: process type % sends it', name, sender
+      USING ERRCODE = 'dependent_objects_still_exist';
+  END IF;
+  PERFORM voiding.remove_handler('command', name, NULL);
+END $$;
+COMMENT ON FUNCTION voiding.drop_command(text) IS 'forget a command; refused while a process type sends it or messages wait';
+
+CREATE FUNCTION voiding.unsubscribe(event_type text, service text) RETURNS void
+  LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ SELECT voiding.remove_handler('event', event_type, service) $$;
+COMMENT ON FUNCTION voiding.unsubscribe(text, text) IS 'end a subscription; refused while messages wait for it';

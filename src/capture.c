@@ -1,0 +1,336 @@
+/*
+ * capture.c
+ *	  Events from row changes: the trigger functions emit_event() and
+ *	  begin_conversation().
+ *
+ * What a trigger captures is worked out once for each trigger and backend, and
+ * again when its table or a service changes. Nothing here depends on how many
+ * rows a statement has: each row's memory is gone before the next one.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/partition.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+
+#include "voiding.h"
+
+PG_FUNCTION_INFO_V1(voiding_emit_event);
+PG_FUNCTION_INFO_V1(voiding_begin_conversation);
+
+typedef struct CaptureColumn
+{
+	char	   *name;			/* in the event's data */
+	int			attno;
+	Oid			type;
+	int32		typmod;
+} CaptureColumn;
+
+typedef struct Capture			/* what a trigger captures; one per trigger */
+{
+	Oid			trigger;		/* hash key */
+	Oid			relid;
+	uint64		generation;		/* of the definitions, when it was made */
+	bool		valid;
+	char	   *type;
+	char	   *source;
+	int			ncolumns;
+	CaptureColumn *columns;
+	int			subject;		/* attno */
+	int			correlation;	/* attno, or 0 */
+} Capture;
+
+static HTAB *captures = NULL;
+
+static void
+capture_changed(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS seq;
+	Capture    *c;
+
+	hash_seq_init(&seq, captures);
+	while ((c = hash_seq_search(&seq)) != NULL)
+		if (relid == InvalidOid || c->relid == relid)
+			c->valid = false;
+}
+
+static int
+column_number(Relation rel, const char *name)
+{
+	int			attno = get_attnum(RelationGetRelid(rel), name);
+
+	if (attno <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist",
+						name, RelationGetRelationName(rel)),
+				 errdetail("A trigger of emit_event() or begin_conversation() names it."),
+				 errhint("Arguments are the event type, then columns (\"name\" or \"name=column\"), \"@subject=column\" and \"@correlation=column\".")));
+	return attno;
+}
+
+static void
+add_column(Capture *c, Relation rel, const char *name, const char *column)
+{
+	CaptureColumn *col = &c->columns[c->ncolumns++];
+	Form_pg_attribute att;
+
+	col->name = pstrdup(name);
+	col->attno = column_number(rel, column);
+	att = TupleDescAttr(RelationGetDescr(rel), col->attno - 1);
+	col->type = getBaseType(att->atttypid);
+	col->typmod = att->atttypmod;
+}
+
+static void
+capture_argument(Capture *c, Relation rel, const char *arg)
+{
+	char	   *equals = strchr(arg, '=');
+
+	if (strncmp(arg, "@subject=", 9) == 0)
+		c->subject = column_number(rel, arg + 9);
+	else if (strncmp(arg, "@correlation=", 13) == 0)
+	{
+		c->correlation = column_number(rel, arg + 13);
+		if (get_atttype(RelationGetRelid(rel), c->correlation) != UUIDOID)
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" cannot hold a correlation id: it is not of type uuid",
+							arg + 13)));
+	}
+	else if (equals)
+		add_column(c, rel, pnstrdup(arg, equals - arg), equals + 1);
+	else
+		add_column(c, rel, arg, arg);
+}
+
+static void
+capture_all_columns(Capture *c, Relation rel)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		char	   *name = NameStr(TupleDescAttr(desc, i)->attname);
+
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			add_column(c, rel, name, name);
+	}
+}
+
+/* the service that owns the table's schema; without one, the schema's name */
+static char *
+source_of(Relation rel)
+{
+	Oid			relid = RelationGetRelid(rel);
+	char	   *schema;
+	char	   *service;
+
+	if (rel->rd_rel->relispartition)
+		relid = llast_oid(get_partition_ancestors(relid));
+	schema = get_namespace_name(get_rel_namespace(relid));
+	service = vd_service_of_schema(schema);
+	if (service != NULL)
+		return service;
+	if (strcmp(schema, VD_ENGINE) == 0 || vd_service(schema, NULL, NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("a table of schema \"%s\" cannot speak for the service of that name",
+						schema),
+				 errhint("Make the schema a service of its own with create_service().")));
+	vd_event_check_name("source", schema, VD_MAX_NAME);
+	return schema;
+}
+
+static void
+fill_capture(Capture *c, TriggerData *td)
+{
+	Relation	rel = td->tg_relation;
+	Trigger    *trg = td->tg_trigger;
+
+	if (trg->tgnargs < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("trigger \"%s\" of relation \"%s\" does not say which event it emits",
+						trg->tgname, RelationGetRelationName(rel)),
+				 errhint("CREATE TRIGGER ... EXECUTE FUNCTION voiding.emit_event('EventType', 'column', ...)")));
+	vd_event_check_name("type", trg->tgargs[0], VD_MAX_NAME);
+	c->relid = RelationGetRelid(rel);
+	c->type = pstrdup(trg->tgargs[0]);
+	c->source = source_of(rel);
+	c->columns = palloc(sizeof(CaptureColumn) *
+						(trg->tgnargs + RelationGetDescr(rel)->natts));
+	for (int i = 1; i < trg->tgnargs; i++)
+		capture_argument(c, rel, trg->tgargs[i]);
+	if (c->ncolumns == 0)
+		capture_all_columns(c, rel);
+	if (c->subject == 0)
+		c->subject = c->columns[0].attno;
+	c->generation = vd_definitions_generation();
+	c->valid = true;
+}
+
+/* What this trigger captures: worked out once, and again when something changes. */
+static Capture *
+capture_of(TriggerData *td)
+{
+	Oid			id = td->tg_trigger->tgoid;
+	Capture		fresh = {0};
+	Capture    *c;
+	bool		found;
+	MemoryContext old;
+
+	if (captures == NULL)
+	{
+		HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(Capture)};
+
+		captures = hash_create("voiding captures", 32, &ctl, HASH_ELEM | HASH_BLOBS);
+		CacheRegisterRelcacheCallback(capture_changed, (Datum) 0);
+	}
+	c = hash_search(captures, &id, HASH_FIND, NULL);
+	if (c != NULL && c->valid && c->generation == vd_definitions_generation())
+		return c;
+	fill_capture(&fresh, td);	/* may fail; then nothing is remembered */
+	c = hash_search(captures, &id, HASH_ENTER, &found);
+	fresh.trigger = id;
+	*c = fresh;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	c->type = pstrdup(fresh.type);
+	c->source = pstrdup(fresh.source);
+	c->columns = palloc(sizeof(CaptureColumn) * fresh.ncolumns);
+	for (int i = 0; i < fresh.ncolumns; i++)
+	{
+		c->columns[i] = fresh.columns[i];
+		c->columns[i].name = pstrdup(fresh.columns[i].name);
+	}
+	MemoryContextSwitchTo(old);
+	return c;
+}
+
+static Jsonb *
+captured_data(const Capture *c, HeapTuple tuple, TupleDesc desc)
+{
+	JsonbParseState *ps = NULL;
+
+	pushJsonbValue(&ps, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < c->ncolumns; i++)
+	{
+		CaptureColumn *col = &c->columns[i];
+		bool		isnull;
+		Datum		d = heap_getattr(tuple, col->attno, desc, &isnull);
+
+		vd_json_push(&ps, col->name, vd_json_datum(d, isnull, col->type, col->typmod));
+	}
+	return JsonbValueToJsonb(pushJsonbValue(&ps, WJB_END_OBJECT, NULL));
+}
+
+static char *
+captured_subject(const Capture *c, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		d = heap_getattr(tuple, c->subject, desc, &isnull);
+	Form_pg_attribute att = TupleDescAttr(desc, c->subject - 1);
+
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("an event needs a subject, but column \"%s\" is null",
+						NameStr(att->attname))));
+	return vd_json_text(vd_json_datum(d, false, getBaseType(att->atttypid), att->atttypmod));
+}
+
+static void
+capture_row(const Capture *c, HeapTuple tuple, TupleDesc desc)
+{
+	VdEvent		ev = {.type = c->type,.source = c->source};
+	bool		isnull = true;
+	Datum		row = (Datum) 0;
+
+	ev.subject = captured_subject(c, tuple, desc);
+	vd_event_check_name("subject", ev.subject, VD_MAX_KEY_BYTES);
+	ev.data = captured_data(c, tuple, desc);
+	if (c->correlation)
+		row = heap_getattr(tuple, c->correlation, desc, &isnull);
+	vd_event_stamp(&ev, isnull ? NULL : DatumGetUUIDP(row));
+	vd_event_append(&ev);
+}
+
+static void
+check_trigger(FunctionCallInfo fcinfo, bool after, const char *name)
+{
+	TriggerData *td = (TriggerData *) fcinfo->context;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(td->tg_event) ||
+		TRIGGER_FIRED_AFTER(td->tg_event) != after)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("%s() must be the function of %s ... FOR EACH ROW trigger",
+						name, after ? "an AFTER" : "a BEFORE")));
+}
+
+/*
+ * voiding.emit_event(type, [column | name=column | @subject=column |
+ * @correlation=column] ...): AFTER ROW trigger on any table. The event's data
+ * are the columns named (all, when none is); its subject is the first of them
+ * unless @subject says otherwise. For DELETE it is the old row.
+ *
+ * Errors: 42703 unknown column; 22023 no or too long type or subject; 22004
+ * null subject; 39P01 not an AFTER ROW trigger. Locks the process it moves.
+ */
+Datum
+voiding_emit_event(PG_FUNCTION_ARGS)
+{
+	TriggerData *td = (TriggerData *) fcinfo->context;
+	MemoryContext old,
+				row;
+	HeapTuple	tuple;
+
+	check_trigger(fcinfo, true, "emit_event");
+	tuple = TRIGGER_FIRED_BY_UPDATE(td->tg_event) ? td->tg_newtuple : td->tg_trigtuple;
+	row = AllocSetContextCreate(CurrentMemoryContext, "voiding event", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(row);
+	capture_row(capture_of(td), tuple, RelationGetDescr(td->tg_relation));
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(row);
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * voiding.begin_conversation(column): BEFORE ROW trigger; puts a new
+ * correlation id into the column (uuid). Give emit_event() the same column as
+ * @correlation: a process that its event starts has this id.
+ */
+Datum
+voiding_begin_conversation(PG_FUNCTION_ARGS)
+{
+	TriggerData *td = (TriggerData *) fcinfo->context;
+	HeapTuple	tuple;
+	Datum		value;
+	bool		isnull = false;
+	int			attno;
+
+	check_trigger(fcinfo, false, "begin_conversation");
+	if (td->tg_trigger->tgnargs != 1 || TRIGGER_FIRED_BY_DELETE(td->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("begin_conversation() takes one argument, a column, and no DELETE")));
+	attno = column_number(td->tg_relation, td->tg_trigger->tgargs[0]);
+	if (get_atttype(RelationGetRelid(td->tg_relation), attno) != UUIDOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" cannot hold a correlation id: it is not of type uuid",
+						td->tg_trigger->tgargs[0])));
+	tuple = TRIGGER_FIRED_BY_UPDATE(td->tg_event) ? td->tg_newtuple : td->tg_trigtuple;
+	vd_last_begun = vd_uuid_new();
+	value = UUIDPGetDatum(&vd_last_begun);
+	tuple = heap_modify_tuple_by_cols(tuple, RelationGetDescr(td->tg_relation), 1,
+									  &attno, &value, &isnull);
+	return PointerGetDatum(tuple);
+}

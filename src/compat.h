@@ -1,0 +1,47 @@
+/*
+ * compat.h
+ *	  What differs between PostgreSQL 15, 16, 17 and 18, in one place.
+ *
+ * Nothing else in the tree may test PG_VERSION_NUM.
+ */
+#ifndef VOIDING_COMPAT_H
+#define VOIDING_COMPAT_H
+
+#if PG_VERSION_NUM < 150000
+#error "voiding needs PostgreSQL 15 or newer"
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define vd_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, NULL, nkeys, 0)
+#define VD_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "voiding", .version = VOIDING_VERSION)
+#else
+#define vd_index_beginscan(heap, index, snapshot, nkeys) \
+	index_beginscan(heap, index, snapshot, nkeys, 0)
+#define VD_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+#if PG_VERSION_NUM >= 160000
+typedef TU_UpdateIndexes VdUpdateIndexes;
+#define vd_update_index_tuples(rri, slot, estate, indexes) \
+	ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL, \
+						  (indexes) == TU_Summarizing)
+#define vd_insert_index_tuples(rri, slot, estate, nodup, conflict, arbiters) \
+	ExecInsertIndexTuples(rri, slot, estate, false, nodup, conflict, arbiters, false)
+#else
+typedef bool VdUpdateIndexes;
+#define vd_update_index_tuples(rri, slot, estate, indexes) \
+	ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL)
+#define vd_insert_index_tuples(rri, slot, estate, nodup, conflict, arbiters) \
+	ExecInsertIndexTuples(rri, slot, estate, false, nodup, conflict, arbiters)
+#endif
+
+#if PG_VERSION_NUM >= 180000
+#define vd_check_index_constraints(rri, slot, estate, tid) \
+	ExecCheckIndexConstraints(rri, slot, estate, tid, NULL, NIL)
+#else
+#define vd_check_index_constraints(rri, slot, estate, tid) \
+	ExecCheckIndexConstraints(rri, slot, estate, tid, NIL)
+#endif
+
+#endif							/* VOIDING_COMPAT_H */

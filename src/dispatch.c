@@ -1,0 +1,309 @@
+/*
+ * dispatch.c
+ *	  Takes messages from the outbox and runs their handlers. Effects and
+ *	  removal of a message are one commit.
+ *
+ * A round takes a batch and tries it in one subtransaction; if a handler
+ * fails, the batch is rolled back and halved until the message that fails is
+ * alone. That one is put back to be tried later, and what is behind it for
+ * its key waits; after the last attempt it is a dead letter.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/pg_prng.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+
+#include "voiding.h"
+
+PG_FUNCTION_INFO_V1(voiding_dispatch);
+PG_FUNCTION_INFO_V1(voiding_command_failed);
+
+/* ---- failing ---- */
+
+/* errors that are about this session or this transaction, not the message */
+static bool
+is_ours(const ErrorData *e)
+{
+	if (IsolationUsesXactSnapshot() &&
+		e->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
+		return true;
+	return e->sqlerrcode == ERRCODE_QUERY_CANCELED && e->funcname &&
+		strcmp(e->funcname, "ProcessInterrupts") == 0;
+}
+
+/* exponential backoff with jitter: half to one and a half times base * 2^n */
+static TimestampTz
+next_attempt(int attempts)
+{
+	double		ms = (double) vd_retry_base * (1L << Min(attempts - 1, 20));
+
+	ms = Min(ms, (double) vd_retry_max);
+	ms *= 0.5 + pg_prng_double(&pg_global_prng_state);
+	return vd_now() + (TimestampTz) (ms * 1000);
+}
+
+static void
+give_up(VdMessage *m, const char *sqlstate)
+{
+	vd_outbox_dead(m, sqlstate);
+	vd_process_command_failed(m);
+}
+
+static void
+put_back(VdMessage *m, const ErrorData *e)
+{
+	const char *sqlstate = pstrdup(unpack_sql_state(e->sqlerrcode));
+
+	if (!vd_delete(VD_OUTBOX, &m->tid))
+		return;
+	m->attempts++;
+	m->error = psprintf("%s: %s%s%s", sqlstate, e->message,
+						e->detail ? " -- " : "", e->detail ? e->detail : "");
+	if (m->attempts < vd_retry_limit)
+		vd_outbox_retry(m, next_attempt(m->attempts));
+	else
+		give_up(m, sqlstate);
+	CommandCounterIncrement();
+}
+
+/* ---- running ---- */
+
+typedef struct Batch
+{
+	VdMessage **messages;
+	bool	   *skip;			/* something before it for its key has failed */
+	int			n;
+	int			done;			/* handled or put back */
+} Batch;
+
+static void
+run_one(VdMessage *m)
+{
+	if (!vd_delete(VD_OUTBOX, &m->tid))
+		return;					/* a client has taken it away */
+	vd_handler_run(m);
+	CommandCounterIncrement();
+}
+
+/* run messages lo..hi-1 in one subtransaction; the error if one fails */
+static ErrorData *
+try_range(Batch *b, int lo, int hi)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData  *volatile error = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		for (int i = lo; i < hi; i++)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!b->skip[i])
+				run_one(b->messages[i]);
+		}
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (is_ours(error))
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+static void
+skip_behind(Batch *b, int failed)
+{
+	for (int i = failed + 1; i < b->n; i++)
+		if (strcmp(b->messages[i]->aggregateid, b->messages[failed]->aggregateid) == 0 &&
+			strcmp(b->messages[i]->destination, b->messages[failed]->destination) == 0)
+			b->skip[i] = true;
+}
+
+static void
+run_range(Batch *b, int lo, int hi)
+{
+	ErrorData  *error = try_range(b, lo, hi);
+
+	if (error == NULL)
+	{
+		for (int i = lo; i < hi; i++)
+			b->done += b->skip[i] ? 0 : 1;
+		return;
+	}
+	if (hi - lo == 1)
+	{
+		put_back(b->messages[lo], error);
+		skip_behind(b, lo);
+		b->done++;
+		return;
+	}
+	run_range(b, lo, lo + (hi - lo) / 2);
+	run_range(b, lo + (hi - lo) / 2, hi);
+}
+
+static int
+run_batch(List *messages)
+{
+	Batch		b = {.n = list_length(messages)};
+	ListCell   *lc;
+	int			i = 0;
+
+	b.messages = palloc(sizeof(VdMessage *) * b.n);
+	b.skip = palloc0(sizeof(bool) * b.n);
+	foreach(lc, messages)
+		b.messages[i++] = lfirst(lc);
+	run_range(&b, 0, b.n);
+	return b.done;
+}
+
+/* ---- what is due besides messages ---- */
+
+/* rows of an engine query with one limit argument, as uuid and text columns */
+static int
+for_each_due(const char *sql, int limit, bool (*fn) (const pg_uuid_t *, const char *))
+{
+	Oid			type = INT4OID;
+	Datum		arg = Int32GetDatum(limit);
+	VdIdentity	saved;
+	SPITupleTable *rows;
+	uint64		n;
+	int			done = 0;
+
+	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute_with_args(sql, 1, &type, &arg, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for what is due");
+	rows = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool		isnull;
+		Datum		id = SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull);
+
+		if (fn(DatumGetUUIDP(id), SPI_getvalue(rows->vals[i], rows->tupdesc, 2)))
+			done++;
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	vd_return(&saved);
+	CommandCounterIncrement();
+	return done;
+}
+
+static bool
+deliver(const pg_uuid_t *process_id, const char *unused)
+{
+	return vd_deliver_parked(process_id);
+}
+
+/*
+ * One round: deadlines that have passed, parked events that can be delivered,
+ * then messages, with what they bring about, until nothing is due or the
+ * batch is full. Returns how many it dealt with.
+ */
+static int
+dispatch(const char *service, int batch_size)
+{
+	MemoryContext round = AllocSetContextCreate(CurrentMemoryContext, "voiding round",
+												ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(round);
+	int			done = 0;
+
+	vd_fire_deferred();
+	for (;;)
+	{
+		List	   *messages;
+		int			before = done;
+
+		done += for_each_due("SELECT process_id, name FROM voiding.due_timers($1)",
+							 batch_size, vd_process_fire_timer);
+		done += for_each_due("SELECT process_id, NULL FROM voiding.sweep_parked($1)",
+							 batch_size, deliver);
+		if (done < batch_size)
+		{
+			messages = vd_outbox_take(service, batch_size - done);
+			if (messages != NIL)
+				done += run_batch(messages);
+		}
+		MemoryContextReset(round);
+		if (done == before || done >= batch_size)
+			break;
+	}
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(round);
+	return done;
+}
+
+/*
+ * voiding.dispatch(service text, batch_size int) RETURNS int: one round by
+ * hand, for one service or (null) for all; the number of messages handled,
+ * put back or given up, and of deadlines.
+ *
+ * Errors: 42704 no such service; 22023 batch_size below 1; 55000 inside a
+ * handler; 40001 under REPEATABLE READ and SERIALIZABLE. Waits for another
+ * dispatch() on the same bucket; locks what the handlers lock.
+ */
+Datum
+voiding_dispatch(PG_FUNCTION_ARGS)
+{
+	char	   *service = PG_ARGISNULL(0) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(0));
+	int			batch_size = PG_ARGISNULL(1) ? vd_batch_size : PG_GETARG_INT32(1);
+
+	if (service && !vd_service(service, NULL, NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("service \"%s\" does not exist", service)));
+	if (batch_size < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("batch_size must be at least 1")));
+	if (vd_current_message != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("dispatch() cannot be called inside a handler"),
+				 errhint("What the handler sends is handled after it.")));
+	PG_RETURN_INT32(dispatch(service, batch_size));
+}
+
+/*
+ * voiding.command_failed(process_id uuid, message_id uuid, command text,
+ * sent_in text, sent_at timestamptz, error text) RETURNS void, internal: tell
+ * a process that a command of it was given up by hand.
+ */
+Datum
+voiding_command_failed(PG_FUNCTION_ARGS)
+{
+	VdMessage	m = {0};
+
+	if (PG_ARGISNULL(3))
+		PG_RETURN_VOID();		/* it was no process that sent it */
+	m.correlation = *PG_GETARG_UUID_P(0);
+	m.id = *PG_GETARG_UUID_P(1);
+	m.type = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	m.sent_in = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	m.created_at = PG_GETARG_TIMESTAMPTZ(4);
+	m.error = text_to_cstring(PG_GETARG_TEXT_PP(5));
+	vd_process_command_failed(&m);
+	PG_RETURN_VOID();
+}

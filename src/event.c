@@ -1,0 +1,292 @@
+/*
+ * event.c
+ *	  Events, captured from row changes (capture.c) or emitted by a call:
+ *	  stamped, given to the process manager, written, and put into the outbox
+ *	  for those who subscribe to them.
+ *
+ * This is the only way into voiding.event. Correlation and causation come
+ * from the message that is being handled, or from a column that
+ * begin_conversation() filled; never from an argument.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/xid8.h"
+
+#include "voiding.h"
+
+PG_FUNCTION_INFO_V1(voiding_emit);
+PG_FUNCTION_INFO_V1(voiding_engine_emit);
+
+/* the last conversation begun by begin_conversation(): surely nobody's yet */
+pg_uuid_t vd_last_begun;
+
+/* ---- appending ---- */
+
+void
+vd_event_check_name(const char *what, const char *value, size_t limit)
+{
+	if (*value == '\0' || strlen(value) > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the %s of an event has %zu bytes; it may have 1 to %zu",
+						what, strlen(value), limit)));
+}
+
+/* stamp correlation and causation; a correlation from a row goes first */
+void
+vd_event_stamp(VdEvent *ev, const pg_uuid_t *from_row)
+{
+	ev->event_id = vd_uuid_new();
+	ev->has_causation = vd_current_message != NULL;
+	if (ev->has_causation)
+		ev->causation = vd_current_message->id;
+	if (from_row)
+	{
+		ev->correlation = *from_row;
+		ev->inherited = !vd_uuid_equal(from_row, &vd_last_begun);
+	}
+	else if (vd_current_message)
+	{
+		ev->correlation = vd_current_message->correlation;
+		ev->inherited = true;
+	}
+	else
+		ev->correlation = ev->event_id;
+}
+
+/* draw the position, if that has not been done */
+void
+vd_event_position(VdEvent *ev)
+{
+	if (ev->position == 0)
+		ev->position = vd_next_position();
+}
+
+/*
+ * Note on the event what it did to a process. note: NULL for a plain step,
+ * else "ignored", "late", "parked", "was parked" or "discarded".
+ */
+void
+vd_event_step(VdEvent *ev, const VdProcess *p, const char *event_type,
+			  const char *from, List *commands, const char *note)
+{
+	JsonbParseState **ps = &ev->steps;
+	ListCell   *lc;
+
+	if (*ps == NULL)
+	{
+		pushJsonbValue(ps, WJB_BEGIN_ARRAY, NULL);
+		ev->process_id = p->id;
+	}
+	pushJsonbValue(ps, WJB_BEGIN_OBJECT, NULL);
+	vd_json_push_text(ps, "process_id", vd_uuid_text(&p->id));
+	vd_json_push_text(ps, "event", event_type);
+	vd_json_push_text(ps, "from", from);
+	vd_json_push_text(ps, "to", p->state);
+	if (commands)
+	{
+		pushJsonbValue(ps, WJB_KEY, vd_json_string("send"));
+		pushJsonbValue(ps, WJB_BEGIN_ARRAY, NULL);
+		foreach(lc, commands)
+			pushJsonbValue(ps, WJB_ELEM,
+						   vd_json_string(((VdCommand *) lfirst(lc))->send->command));
+		pushJsonbValue(ps, WJB_END_ARRAY, NULL);
+	}
+	if (note)
+		vd_json_push_text(ps, "note", note);
+	pushJsonbValue(ps, WJB_END_OBJECT, NULL);
+}
+
+/* who acts: the owner of the handler that runs, else the role that was set */
+static Datum
+actor(void)
+{
+	static Oid	known = InvalidOid;
+	static char name[NAMEDATALEN];
+	Oid			role = OidIsValid(vd_current_owner) ? vd_current_owner : GetOuterUserId();
+
+	if (role != known)
+	{
+		strlcpy(name, GetUserNameFromId(role, false), NAMEDATALEN);
+		known = role;
+	}
+	return CStringGetTextDatum(name);
+}
+
+static void
+tell_subscribers(const VdEvent *ev, const VdRoute *route)
+{
+	int64		seq = ev->position;
+	ListCell   *lc;
+
+	foreach(lc, route->subscribers)
+	{
+		VdMessage	m = {.id = ev->event_id,.type = (char *) ev->type,.payload = ev->data};
+
+		m.aggregatetype = m.source = (char *) ev->source;
+		m.aggregateid = (char *) ev->subject;
+		m.destination = lfirst(lc);
+		m.correlation = ev->correlation;
+		m.causation = ev->causation;
+		m.has_causation = ev->has_causation;
+		m.seq = seq;
+		vd_outbox_add(&m);
+		seq = 0;				/* the next one draws its own */
+	}
+}
+
+/* Write the row, and messages for those who subscribe. */
+void
+vd_event_write(VdEvent *ev)
+{
+	const VdRoute *route = vd_route(ev->type);
+	Datum		v[Ev_natts];
+	bool		n[Ev_natts] = {false};
+
+	vd_event_position(ev);
+	v[Ev_position] = Int64GetDatum(ev->position);
+	v[Ev_event_id] = UUIDPGetDatum(&ev->event_id);
+	v[Ev_type] = CStringGetTextDatum(ev->type);
+	v[Ev_source] = CStringGetTextDatum(ev->source);
+	v[Ev_subject] = CStringGetTextDatum(ev->subject);
+	v[Ev_correlation] = UUIDPGetDatum(&ev->correlation);
+	v[Ev_causation] = UUIDPGetDatum(&ev->causation);
+	n[Ev_causation] = !ev->has_causation;
+	v[Ev_data] = JsonbPGetDatum(ev->data);
+	v[Ev_recorded_at] = TimestampTzGetDatum(vd_now());
+	v[Ev_xid] = FullTransactionIdGetDatum(GetTopFullTransactionId());
+	v[Ev_actor] = actor();
+	v[Ev_process_id] = UUIDPGetDatum(&ev->process_id);
+	n[Ev_process_id] = n[Ev_steps] = ev->steps == NULL;
+	v[Ev_steps] = ev->steps
+		? JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&ev->steps, WJB_END_ARRAY, NULL)))
+		: (Datum) 0;
+	vd_insert(VD_EVENT, v, n);
+	tell_subscribers(ev, route);
+	vd_notify_add("event", ev->type, &ev->event_id);
+}
+
+/* Append a stamped event: processes react first, then it is written. */
+void
+vd_event_append(VdEvent *ev)
+{
+	const VdRoute *route = vd_route(ev->type);
+
+	if (route->listeners != NIL)
+		vd_process_react(ev, route);
+	vd_event_write(ev);
+}
+
+/* an event of the engine itself, stamped with a process's id */
+void
+vd_engine_event(VdEvent *ev, const char *type, const char *subject, Jsonb *data,
+				const pg_uuid_t *correlation, const pg_uuid_t *causation)
+{
+	memset(ev, 0, sizeof(*ev));
+	ev->event_id = vd_uuid_new();
+	ev->type = type;
+	ev->source = VD_ENGINE;
+	ev->subject = subject;
+	ev->data = data;
+	ev->correlation = *correlation;
+	ev->inherited = true;
+	ev->has_causation = causation != NULL || vd_current_message != NULL;
+	if (causation)
+		ev->causation = *causation;
+	else if (vd_current_message)
+		ev->causation = vd_current_message->id;
+}
+
+/* ---- emit ---- */
+
+/* the source to speak for, and whether the caller may */
+static char *
+checked_source(const char *source)
+{
+	char	   *owner = NULL;
+	Oid			role;
+
+	if (!vd_service(source, &owner, NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("service \"%s\" does not exist", source),
+				 errhint("SELECT voiding.create_service(...) makes one.")));
+	role = get_role_oid(owner, true);
+	if (!OidIsValid(role) || !has_privs_of_role(GetUserId(), role))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to emit events of service \"%s\"", source),
+				 errdetail("Only members of its owner \"%s\" may.", owner)));
+	return pstrdup(source);
+}
+
+static char *
+argument_text(FunctionCallInfo fcinfo, int i, const char *name)
+{
+	if (PG_ARGISNULL(i))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"%s\" must not be null", name)));
+	return text_to_cstring(PG_GETARG_TEXT_PP(i));
+}
+
+/*
+ * voiding.emit(type text, subject text, data jsonb, source text) RETURNS uuid:
+ * the id of the event. source: a service whose owner the caller is a member
+ * of; null: in a handler its service. data: an object.
+ *
+ * Errors: 22004, 22023; 42704 no such service; 42501 not a member.
+ */
+Datum
+voiding_emit(PG_FUNCTION_ARGS)
+{
+	VdEvent		ev = {0};
+	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+
+	ev.type = argument_text(fcinfo, 0, "type");
+	ev.subject = argument_text(fcinfo, 1, "subject");
+	vd_event_check_name("type", ev.type, VD_MAX_NAME);
+	vd_event_check_name("subject", ev.subject, VD_MAX_KEY_BYTES);
+	ev.data = PG_ARGISNULL(2) ? vd_json_empty() : PG_GETARG_JSONB_P(2);
+	if (!JB_ROOT_IS_OBJECT(ev.data))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the data of an event must be a JSON object")));
+	if (!PG_ARGISNULL(3))
+		ev.source = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	else if (vd_current_message)
+		ev.source = vd_current_message->destination;
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("outside a handler an event needs a source"),
+				 errhint("emit(type, subject, data, source => 'your service')")));
+	ev.source = checked_source(ev.source);
+	vd_event_stamp(&ev, NULL);
+	vd_event_append(&ev);
+	*id = ev.event_id;
+	PG_RETURN_UUID_P(id);
+}
+
+/*
+ * voiding.engine_emit(type text, subject text, data jsonb, process_id uuid)
+ * RETURNS uuid, internal: an event of the engine about a process, which may
+ * react to it.
+ */
+Datum
+voiding_engine_emit(PG_FUNCTION_ARGS)
+{
+	VdEvent		ev;
+	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+
+	vd_engine_event(&ev, argument_text(fcinfo, 0, "type"), argument_text(fcinfo, 1, "subject"),
+					PG_GETARG_JSONB_P(2), PG_GETARG_UUID_P(3), NULL);
+	vd_event_append(&ev);
+	*id = ev.event_id;
+	PG_RETURN_UUID_P(id);
+}

@@ -1,0 +1,330 @@
+/*
+ * outbox.c
+ *	  Messages waiting for their handler.
+ *
+ * Rows are inserted and deleted, never updated: a retry is the same row again
+ * with another transaction id. The ordering key is (destination, aggregateid);
+ * order is that of seq, which is drawn while the row that speaks is locked.
+ *
+ * Buckets are a hash of aggregateid. Whoever works on a bucket holds its
+ * lock: a worker (later) for as long as it lives, dispatch() for its
+ * transaction. Both use advisory lock tags of a class of our own, so that
+ * they never meet a user's advisory locks:
+ *	  (bucket, OWNER)  held exclusively by a worker, shared by dispatch()
+ *	  (bucket, WORK)   held exclusively by one dispatch() at a time
+ * A dispatch() passes over the buckets of a worker and waits for another
+ * dispatch(), in ascending order, so that what it was told about is handled.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/snapmgr.h"
+#include "utils/xid8.h"
+
+#include "voiding.h"
+
+#define LOCK_CLASS	0x564F		/* field4 of our advisory locks; users have 1 and 2 */
+#define LOCK_OWNER	1
+#define LOCK_WORK	2
+
+/* the bucket of an ordering key: hashtext(key) modulo 64, as SQL computes it */
+int16
+vd_bucket(const char *key)
+{
+	return hash_bytes((const unsigned char *) key, strlen(key)) % VD_BUCKETS;
+}
+
+/* ---- writing ---- */
+
+static void
+to_row(const VdMessage *m, Datum *v, bool *n)
+{
+	memset(n, false, Ob_natts);
+	v[Ob_id] = UUIDPGetDatum(&m->id);
+	v[Ob_aggregatetype] = CStringGetTextDatum(m->aggregatetype);
+	v[Ob_aggregateid] = CStringGetTextDatum(m->aggregateid);
+	v[Ob_type] = CStringGetTextDatum(m->type);
+	v[Ob_payload] = JsonbPGetDatum(m->payload);
+	v[Ob_source] = CStringGetTextDatum(m->source);
+	v[Ob_destination] = CStringGetTextDatum(m->destination);
+	v[Ob_correlation] = UUIDPGetDatum(&m->correlation);
+	v[Ob_causation] = UUIDPGetDatum(&m->causation);
+	n[Ob_causation] = !m->has_causation;
+	v[Ob_attempts] = Int32GetDatum(m->attempts);
+	v[Ob_available_at] = TimestampTzGetDatum(m->available_at);
+	v[Ob_created_at] = TimestampTzGetDatum(m->created_at);
+	v[Ob_bucket] = Int16GetDatum(m->bucket);
+	v[Ob_xid] = FullTransactionIdGetDatum(GetTopFullTransactionId());
+	v[Ob_seq] = Int64GetDatum(m->seq);
+	v[Ob_sent_in] = m->sent_in ? CStringGetTextDatum(m->sent_in) : (Datum) 0;
+	n[Ob_sent_in] = m->sent_in == NULL;
+	v[Ob_error] = m->error ? CStringGetTextDatum(m->error) : (Datum) 0;
+	n[Ob_error] = m->error == NULL;
+}
+
+/* Put a message into the outbox; fills in what the caller left open. */
+void
+vd_outbox_add(VdMessage *m)
+{
+	Datum		v[Ob_natts];
+	bool		n[Ob_natts];
+
+	m->bucket = vd_bucket(m->aggregateid);
+	if (m->seq == 0)
+		m->seq = vd_next_position();
+	if (m->created_at == 0)
+		m->created_at = vd_now();
+	if (m->available_at == 0)
+		m->available_at = m->created_at;
+	to_row(m, v, n);
+	vd_insert(VD_OUTBOX, v, n);
+	vd_notify_add(m->destination, m->type, &m->id);
+}
+
+/* The same message again, not before "when"; its row has been deleted. */
+void
+vd_outbox_retry(VdMessage *m, TimestampTz when)
+{
+	Datum		v[Ob_natts];
+	bool		n[Ob_natts];
+
+	m->available_at = when;
+	to_row(m, v, n);
+	vd_insert(VD_OUTBOX, v, n);
+}
+
+/* The message has given up: keep it where people look. */
+void
+vd_outbox_dead(VdMessage *m, const char *sqlstate)
+{
+	Datum		v[Dl_natts];
+	bool		n[Dl_natts];
+
+	to_row(m, v, n);
+	v[Dl_failed_at] = TimestampTzGetDatum(vd_now());
+	n[Dl_failed_at] = false;
+	v[Dl_sqlstate] = CStringGetTextDatum(sqlstate);
+	n[Dl_sqlstate] = false;
+	vd_insert(VD_DEAD_LETTER, v, n);
+}
+
+/* ---- reading ---- */
+
+static char *
+slot_text(TupleTableSlot *slot, int i)
+{
+	return slot->tts_isnull[i] ? NULL : TextDatumGetCString(slot->tts_values[i]);
+}
+
+/* a whole message from a row, copied to the current context */
+void
+vd_outbox_read(TupleTableSlot *slot, VdMessage *m)
+{
+	Datum	   *v = slot->tts_values;
+
+	slot_getallattrs(slot);
+	memset(m, 0, sizeof(*m));
+	m->id = *DatumGetUUIDP(v[Ob_id]);
+	m->aggregatetype = slot_text(slot, Ob_aggregatetype);
+	m->aggregateid = slot_text(slot, Ob_aggregateid);
+	m->type = slot_text(slot, Ob_type);
+	m->payload = DatumGetJsonbPCopy(v[Ob_payload]);
+	m->source = slot_text(slot, Ob_source);
+	m->destination = slot_text(slot, Ob_destination);
+	m->correlation = *DatumGetUUIDP(v[Ob_correlation]);
+	m->has_causation = !slot->tts_isnull[Ob_causation];
+	if (m->has_causation)
+		m->causation = *DatumGetUUIDP(v[Ob_causation]);
+	m->attempts = DatumGetInt32(v[Ob_attempts]);
+	m->available_at = DatumGetTimestampTz(v[Ob_available_at]);
+	m->created_at = DatumGetTimestampTz(v[Ob_created_at]);
+	m->bucket = DatumGetInt16(v[Ob_bucket]);
+	m->seq = DatumGetInt64(v[Ob_seq]);
+	m->sent_in = slot_text(slot, Ob_sent_in);
+	m->error = slot_text(slot, Ob_error);
+	m->tid = slot->tts_tid;
+}
+
+typedef struct Waiting			/* as much of a row as the choice needs */
+{
+	int64		seq;
+	TimestampTz available_at;
+	char	   *destination;
+	char	   *key;
+	char	   *type;
+	ItemPointerData tid;
+} Waiting;
+
+typedef struct Collect
+{
+	const char *service;		/* NULL: all */
+	List	   *rows;			/* of Waiting */
+} Collect;
+
+static bool
+collect(TupleTableSlot *slot, void *arg)
+{
+	Collect    *c = arg;
+	Waiting    *w;
+	char	   *destination;
+
+	slot_getallattrs(slot);
+	destination = slot_text(slot, Ob_destination);
+	if (c->service && strcmp(c->service, destination) != 0)
+		return true;
+	w = palloc(sizeof(Waiting));
+	w->seq = DatumGetInt64(slot->tts_values[Ob_seq]);
+	w->available_at = DatumGetTimestampTz(slot->tts_values[Ob_available_at]);
+	w->destination = destination;
+	w->key = slot_text(slot, Ob_aggregateid);
+	w->type = slot_text(slot, Ob_type);
+	w->tid = slot->tts_tid;
+	c->rows = lappend(c->rows, w);
+	return true;
+}
+
+static int
+by_seq(const ListCell *a, const ListCell *b)
+{
+	int64		x = ((Waiting *) lfirst(a))->seq;
+	int64		y = ((Waiting *) lfirst(b))->seq;
+
+	return x < y ? -1 : x > y;
+}
+
+static List *
+rows_of_bucket(int16 bucket, const char *service)
+{
+	Collect		c = {.service = service};
+	VdKey		key = {INT2OID, Int16GetDatum(bucket)};
+
+	vd_scan(VD_OUTBOX, VdIdx_primary, 1, &key, collect, &c);
+	list_sort(c.rows, by_seq);
+	return c.rows;
+}
+
+static bool
+lock_bucket(int16 bucket)
+{
+	LOCKTAG		owner,
+				work;
+
+	SET_LOCKTAG_ADVISORY(owner, MyDatabaseId, bucket, LOCK_OWNER, LOCK_CLASS);
+	SET_LOCKTAG_ADVISORY(work, MyDatabaseId, bucket, LOCK_WORK, LOCK_CLASS);
+	if (LockAcquire(&owner, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		return false;
+	(void) LockAcquire(&work, ExclusiveLock, false, false);
+	return true;
+}
+
+static bool
+same_key(List *list, const Waiting *w)
+{
+	ListCell   *lc;
+
+	foreach(lc, list)
+	{
+		Waiting    *b = lfirst(lc);
+
+		if (strcmp(b->key, w->key) == 0 && strcmp(b->destination, w->destination) == 0)
+			return true;
+	}
+	return false;
+}
+
+static VdMessage *
+fetch(Relation rel, TupleTableSlot *slot, Snapshot snapshot, Waiting *w)
+{
+	VdMessage  *m = NULL;
+
+	if (table_tuple_fetch_row_version(rel, &w->tid, snapshot, slot))
+	{
+		m = palloc(sizeof(VdMessage));
+		vd_outbox_read(slot, m);
+	}
+	return m;
+}
+
+/* what may run now: due, for a handler here, and nothing before it for its key */
+static List *
+choose(List *rows, int limit)
+{
+	List	   *blocked = NIL;
+	List	   *chosen = NIL;
+	TimestampTz now = vd_now();
+	ListCell   *lc;
+
+	foreach(lc, rows)
+	{
+		Waiting    *w = lfirst(lc);
+
+		if (list_length(chosen) >= limit)
+			break;
+		if (blocked != NIL && same_key(blocked, w))
+			continue;
+		if (w->available_at > now || !vd_handler_is_here(w->destination, w->type))
+			blocked = lappend(blocked, w);
+		else
+			chosen = lappend(chosen, w);
+	}
+	return chosen;
+}
+
+static List *
+take_from_bucket(int16 bucket, const char *service, int limit)
+{
+	List	   *chosen = choose(rows_of_bucket(bucket, service), limit);
+	List	   *messages = NIL;
+	Relation	rel;
+	TupleTableSlot *slot;
+	Snapshot	snapshot;
+	ListCell   *lc;
+
+	if (chosen == NIL || !lock_bucket(bucket))
+		return NIL;
+	/* look again: whoever had the lock has changed what is there */
+	chosen = choose(rows_of_bucket(bucket, service), limit);
+	rel = table_open(vd_table_oid(VD_OUTBOX), AccessShareLock);
+	slot = table_slot_create(rel, NULL);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	foreach(lc, chosen)
+	{
+		VdMessage  *m = fetch(rel, slot, snapshot, lfirst(lc));
+
+		if (m != NULL)
+			messages = lappend(messages, m);
+	}
+	UnregisterSnapshot(snapshot);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return messages;
+}
+
+/*
+ * Up to limit messages that may be handled now, in the order in which they
+ * must be, their buckets locked to the end of the transaction. Each round
+ * begins one bucket further, so that no backlog starves the rest.
+ */
+List *
+vd_outbox_take(const char *service, int limit)
+{
+	static int	first = 0;
+	List	   *messages = NIL;
+	int			begin = first++ % VD_BUCKETS;
+
+	for (int i = 0; i < VD_BUCKETS && list_length(messages) < limit; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		messages = list_concat(messages,
+							   take_from_bucket((begin + i) % VD_BUCKETS, service,
+												limit - list_length(messages)));
+	}
+	return messages;
+}

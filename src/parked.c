@@ -1,0 +1,251 @@
+/*
+ * parked.c
+ *	  Events that no process is ready for yet, and those that never will be
+ *	  used.
+ *
+ * An event is parked for a process type and a key, or for one process that is
+ * not in the right state. It is taken out by the start or the transition that
+ * makes it useful, in that same commit. A start and a parking that run at the
+ * same time cannot see each other; sweep_parked() (sql/parked.sql) joins them
+ * afterwards. What expires becomes a dead letter, what waits for a process
+ * that ends is late: nothing disappears.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+#include "voiding.h"
+
+typedef struct Parked
+{
+	int64		position;
+	char	   *type;
+	Jsonb	   *data;
+	bool		bound;			/* waits for one process only */
+	pg_uuid_t	process_id;
+	ItemPointerData tid;
+} Parked;
+
+/* an option of an event in the definition: "unmatched" or "for" */
+static char *
+event_option(VdDefinition *def, const char *event_type, const char *option)
+{
+	JsonbValue *o = vd_json_get(def->events, event_type);
+
+	if (o == NULL || o->type != jbvBinary)
+		return NULL;
+	return vd_json_text(getKeyJsonValueFromContainer(o->val.binary.data, option,
+													 strlen(option), NULL));
+}
+
+static TimestampTz
+expiry(VdDefinition *def, const char *event_type)
+{
+	char	   *duration = event_option(def, event_type, "for");
+
+	if (duration == NULL)
+		return vd_now() + vd_park_for * USECS_PER_SEC;
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												   TimestampTzGetDatum(vd_now()),
+												   DirectFunctionCall3(interval_in,
+																	   CStringGetDatum(duration),
+																	   ObjectIdGetDatum(InvalidOid),
+																	   Int32GetDatum(-1))));
+}
+
+static void
+write_parked(VdEvent *ev, VdDefinition *def, const char *key, const VdProcess *p)
+{
+	Datum		v[Pk_natts];
+	bool		n[Pk_natts] = {false};
+
+	v[Pk_position] = Int64GetDatum(ev->position);
+	v[Pk_process_type] = CStringGetTextDatum(def->type);
+	v[Pk_key] = CStringGetTextDatum(key);
+	v[Pk_event_id] = UUIDPGetDatum(&ev->event_id);
+	v[Pk_type] = CStringGetTextDatum(ev->type);
+	v[Pk_source] = CStringGetTextDatum(ev->source);
+	v[Pk_subject] = CStringGetTextDatum(ev->subject);
+	v[Pk_correlation] = UUIDPGetDatum(&ev->correlation);
+	v[Pk_causation] = UUIDPGetDatum(&ev->causation);
+	n[Pk_causation] = !ev->has_causation;
+	v[Pk_data] = JsonbPGetDatum(ev->data);
+	v[Pk_parked_at] = TimestampTzGetDatum(vd_now());
+	v[Pk_expires_at] = TimestampTzGetDatum(expiry(def, ev->type));
+	v[Pk_process_id] = p ? UUIDPGetDatum(&p->id) : (Datum) 0;
+	n[Pk_process_id] = p == NULL;
+	n[Pk_watch] = true;
+	vd_insert(VD_PARKED_EVENT, v, n);
+}
+
+/*
+ * Keep an event that cannot be used now, as the definition says: "park" (the
+ * default), "discard" (only the event itself is kept) or "fail" (a dead letter
+ * at once). p: the process that is not ready, or NULL when there is none.
+ */
+void
+vd_park(VdEvent *ev, VdDefinition *def, const char *key, const VdProcess *p)
+{
+	char	   *policy = event_option(def, ev->type, "unmatched");
+
+	if (policy && strcmp(policy, "discard") == 0)
+	{
+		if (p)
+			vd_event_step(ev, p, ev->type, p->state, NIL, "discarded");
+		return;
+	}
+	if (policy && strcmp(policy, "fail") == 0)
+	{
+		vd_dead_event(ev, def->type,
+					  psprintf("no process of type %s with key \"%s\" waits for this event",
+							   def->type, key));
+		return;
+	}
+	vd_event_position(ev);
+	write_parked(ev, def, key, p);
+	if (p)
+		vd_event_step(ev, p, ev->type, p->state, NIL, "parked");
+	CommandCounterIncrement();
+}
+
+/* An event that no process can ever use: kept as a dead letter, to be seen. */
+void
+vd_dead_event(const VdEvent *ev, const char *process_type, const char *error)
+{
+	VdMessage	m = {.id = ev->event_id,.type = (char *) ev->type,.payload = ev->data};
+
+	m.aggregatetype = (char *) process_type;
+	m.aggregateid = (char *) ev->subject;
+	m.source = (char *) ev->source;
+	m.destination = VD_ENGINE;
+	m.correlation = ev->correlation;
+	m.causation = ev->causation;
+	m.has_causation = ev->has_causation;
+	m.bucket = vd_bucket(ev->subject);
+	m.seq = vd_next_position();
+	m.created_at = m.available_at = vd_now();
+	m.error = (char *) error;
+	vd_outbox_dead(&m, "22023");
+}
+
+static bool
+collect(TupleTableSlot *slot, void *arg)
+{
+	List	  **list = arg;
+	Parked	   *k = palloc0(sizeof(Parked));
+
+	slot_getallattrs(slot);
+	k->position = DatumGetInt64(slot->tts_values[Pk_position]);
+	k->type = TextDatumGetCString(slot->tts_values[Pk_type]);
+	k->data = DatumGetJsonbPCopy(slot->tts_values[Pk_data]);
+	k->bound = !slot->tts_isnull[Pk_process_id];
+	if (k->bound)
+		k->process_id = *DatumGetUUIDP(slot->tts_values[Pk_process_id]);
+	k->tid = slot->tts_tid;
+	*list = lappend(*list, k);
+	return true;
+}
+
+static int
+by_position(const ListCell *a, const ListCell *b)
+{
+	int64		x = ((Parked *) lfirst(a))->position;
+	int64		y = ((Parked *) lfirst(b))->position;
+
+	return x < y ? -1 : x > y;
+}
+
+/* what is parked for this process or for its key, oldest first */
+static List *
+parked_for(const VdProcess *p)
+{
+	VdKey		keys[] = {{TEXTOID, CStringGetTextDatum(p->type)}, {TEXTOID, CStringGetTextDatum(p->key)}};
+	List	   *all = NIL;
+	List	   *mine = NIL;
+	ListCell   *lc;
+
+	vd_scan(VD_PARKED_EVENT, VdIdx_key, 2, keys, collect, &all);
+	foreach(lc, all)
+	{
+		Parked	   *k = lfirst(lc);
+
+		if (!k->bound || vd_uuid_equal(&k->process_id, &p->id))
+			mine = lappend(mine, k);
+	}
+	list_sort(mine, by_position);
+	return mine;
+}
+
+/*
+ * Hand a process, which is locked, the first parked event that its state
+ * waits for; the step that this is looks for the next one.
+ */
+void
+vd_unpark(VdDefinition *def, VdProcess *p, VdEvent *ev)
+{
+	ListCell   *lc;
+
+	foreach(lc, parked_for(p))
+	{
+		Parked	   *k = lfirst(lc);
+		VdScope		scope = vd_scope(p, k->data);
+		VdTransition *t;
+
+		if (!vd_step_knows(def, p->state, "on", k->type) ||
+			!vd_delete(VD_PARKED_EVENT, &k->tid))
+			continue;
+		CommandCounterIncrement();
+		t = vd_step_pick(def, p->state, "on", k->type, &scope);
+		if (t != NULL)
+		{
+			VdKey		pk = {UUIDOID, UUIDPGetDatum(&p->id)};
+			Datum		v[Pr_natts];
+			bool		n[Pr_natts];
+
+			/* the row has a newer version than p knows */
+			if (!vd_lock(VD_ACTIVE_PROCESS, VdIdx_primary, 1, &pk, v, n, &p->tid))
+				elog(ERROR, "process %s is gone under our lock", vd_uuid_text(&p->id));
+			vd_process_step(def, p, t, ev, k->type, k->data, "was parked");
+			return;
+		}
+		vd_event_step(ev, p, k->type, p->state, NIL, "ignored");
+	}
+}
+
+/* The process has ended: what waited for it, and for nothing else, is late. */
+void
+vd_parked_late(const VdProcess *p, VdEvent *ev)
+{
+	ListCell   *lc;
+
+	foreach(lc, parked_for(p))
+	{
+		Parked	   *k = lfirst(lc);
+
+		if (k->bound && vd_delete(VD_PARKED_EVENT, &k->tid))
+			vd_event_step(ev, p, k->type, p->state, NIL, "late");
+	}
+}
+
+/*
+ * Let a process look again at what is parked for it; was there anything?
+ * Locks the process.
+ */
+bool
+vd_deliver_parked(const pg_uuid_t *process_id)
+{
+	VdProcess	p;
+	VdEvent		ev;
+
+	if (!vd_process_lock(process_id, &p))
+		return false;
+	vd_engine_event(&ev, "ParkedEventDelivered", p.key, vd_json_empty(), &p.id, NULL);
+	vd_unpark(vd_definition(p.type, p.version), &p, &ev);
+	if (ev.steps == NULL)
+		return false;
+	vd_event_write(&ev);
+	return true;
+}

@@ -1,0 +1,582 @@
+/*
+ * process.c
+ *	  The process manager: finds the process that an event is for, takes the
+ *	  step under the lock of its row, and writes what the step decided.
+ *
+ * It runs inside the transaction that writes the event, so that the event,
+ * the new state, the timers and the commands are one commit. It must never
+ * raise an error for what a process type makes of an event: the service that
+ * spoke is not to blame. What cannot be used is parked, late or a dead letter.
+ *
+ * Invariants: a process is in active_process or in finished_process, never in
+ * both; at most one active process has a given type and key; what carries a
+ * process's id as correlation moves that process or none.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+#include "voiding.h"
+
+#define START "(start)"
+
+/* ---- rows ---- */
+
+static char *
+text_of(Datum d)
+{
+	return TextDatumGetCString(d);
+}
+
+static void
+from_row(VdProcess *p, const Datum *v, const bool *n, ItemPointer tid)
+{
+	p->id = *DatumGetUUIDP(v[Pr_id]);
+	p->type = text_of(v[Pr_type]);
+	p->version = DatumGetInt32(v[Pr_version]);
+	p->key = text_of(v[Pr_key]);
+	p->state = text_of(v[Pr_state]);
+	p->failed = DatumGetBool(v[Pr_failed]);
+	p->data = DatumGetJsonbP(v[Pr_data]);
+	p->started_at = DatumGetTimestampTz(v[Pr_started_at]);
+	p->since = DatumGetTimestampTz(v[Pr_since]);
+	p->conversation = *DatumGetUUIDP(v[Pr_conversation]);
+	p->task = n[Pr_task] ? NULL : text_of(v[Pr_task]);
+	p->tid = *tid;
+}
+
+static void
+to_row(const VdProcess *p, Datum *v, bool *n)
+{
+	memset(n, false, Pr_natts);
+	v[Pr_id] = UUIDPGetDatum(&p->id);
+	v[Pr_type] = CStringGetTextDatum(p->type);
+	v[Pr_version] = Int32GetDatum(p->version);
+	v[Pr_key] = CStringGetTextDatum(p->key);
+	v[Pr_state] = CStringGetTextDatum(p->state);
+	v[Pr_failed] = BoolGetDatum(p->failed);
+	v[Pr_data] = JsonbPGetDatum(p->data);
+	v[Pr_started_at] = TimestampTzGetDatum(p->started_at);
+	v[Pr_since] = TimestampTzGetDatum(p->since);
+	v[Pr_updated_at] = TimestampTzGetDatum(vd_now());
+	v[Pr_conversation] = UUIDPGetDatum(&p->conversation);
+	v[Pr_task] = p->task ? CStringGetTextDatum(p->task) : (Datum) 0;
+	n[Pr_task] = p->task == NULL;
+}
+
+static bool
+lock_by(int indexno, int nkeys, const VdKey *keys, VdProcess *p)
+{
+	Datum		v[Pr_natts];
+	bool		n[Pr_natts];
+	ItemPointerData tid;
+
+	if (!vd_lock(VD_ACTIVE_PROCESS, indexno, nkeys, keys, v, n, &tid))
+		return false;
+	from_row(p, v, n, &tid);
+	return true;
+}
+
+/* Lock an active process by id, waiting for whoever is moving it. */
+bool
+vd_process_lock(const pg_uuid_t *id, VdProcess *p)
+{
+	VdKey		key = {UUIDOID, UUIDPGetDatum(id)};
+
+	return lock_by(VdIdx_primary, 1, &key, p);
+}
+
+static bool
+lock_by_key(const char *type, const char *key, VdProcess *p)
+{
+	VdKey		keys[] = {{TEXTOID, CStringGetTextDatum(type)}, {TEXTOID, CStringGetTextDatum(key)}};
+
+	return lock_by(VdIdx_key, 2, keys, p);
+}
+
+static bool
+read_finished(TupleTableSlot *slot, void *arg)
+{
+	VdProcess  *p = arg;
+
+	slot_getallattrs(slot);
+	p->id = *DatumGetUUIDP(slot->tts_values[Pr_id]);
+	p->type = text_of(slot->tts_values[Pr_type]);
+	p->key = text_of(slot->tts_values[Pr_key]);
+	p->state = text_of(slot->tts_values[Pr_state]);
+	return false;
+}
+
+static bool
+find_finished(const pg_uuid_t *id, VdProcess *p)
+{
+	VdKey		key = {UUIDOID, UUIDPGetDatum(id)};
+
+	p->type = NULL;
+	vd_scan(VD_FINISHED_PROCESS, VdIdx_primary, 1, &key, read_finished, p);
+	return p->type != NULL;
+}
+
+/* ---- what a step leaves behind ---- */
+
+/* a state's timers go when it is left; those of the process ("@...") at its end */
+static bool
+delete_timer(TupleTableSlot *slot, void *final)
+{
+	slot_getallattrs(slot);
+	if (*(bool *) final || *VARDATA_ANY(slot->tts_values[Tm_name]) != '@')
+		vd_delete(VD_TIMER, &slot->tts_tid);
+	return true;
+}
+
+static void
+drop_timers(const VdProcess *p, bool final)
+{
+	VdKey		key = {UUIDOID, UUIDPGetDatum(&p->id)};
+
+	vd_scan(VD_TIMER, VdIdx_primary, 1, &key, delete_timer, &final);
+}
+
+static void
+set_timers(const VdProcess *p, List *timers)
+{
+	ListCell   *lc;
+
+	foreach(lc, timers)
+	{
+		VdTimer    *t = lfirst(lc);
+		Datum		v[Tm_natts];
+		bool		n[Tm_natts] = {false};
+
+		v[Tm_process_id] = UUIDPGetDatum(&p->id);
+		v[Tm_name] = CStringGetTextDatum(t->name);
+		v[Tm_state] = CStringGetTextDatum(p->state);
+		v[Tm_due_at] = DirectFunctionCall2(timestamptz_pl_interval,
+										   TimestampTzGetDatum(p->since),
+										   IntervalPGetDatum(t->duration));
+		vd_insert(VD_TIMER, v, n);
+	}
+}
+
+/* tasks are SQL (sql/task.sql): they are rare, and people are slow */
+static void
+call_task(const char *sql, const VdProcess *p, Jsonb *task)
+{
+	VdIdentity	saved;
+	Oid			types[] = {UUIDOID, JSONBOID};
+	Datum		args[] = {UUIDPGetDatum(&p->id), JsonbPGetDatum(task)};
+
+	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute_with_args(sql, 2, types, args, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not change a task");
+	SPI_finish();
+	vd_return(&saved);
+}
+
+static void
+withdraw_task(VdProcess *p)
+{
+	if (p->task == NULL)
+		return;
+	call_task("SELECT voiding.withdraw_task($1, $2)", p, vd_json_empty());
+	p->task = NULL;
+}
+
+static void
+open_task(VdProcess *p, VdState *state, Jsonb *event)
+{
+	VdScope		scope = vd_scope(p, event);
+	Jsonb	   *task;
+
+	if (state->task == NULL)
+		return;
+	task = vd_json_object(state->task, &scope);
+	p->task = vd_json_text(vd_json_get(task, "type"));
+	call_task("SELECT voiding.open_task($1, $2)", p, task);
+	vd_notify_add("task", p->task, &p->id);
+}
+
+static void
+send_commands(const VdProcess *p, List *commands, const VdEvent *ev)
+{
+	ListCell   *lc;
+
+	foreach(lc, commands)
+	{
+		VdCommand  *c = lfirst(lc);
+		VdMessage	m = {.id = vd_uuid_new(),.type = c->send->command,.payload = c->payload};
+
+		m.aggregatetype = m.destination = c->send->service;
+		m.aggregateid = p->key;
+		m.source = VD_ENGINE;
+		m.correlation = p->id;
+		m.causation = ev->event_id;
+		m.has_causation = true;
+		m.sent_in = c->state;
+		vd_outbox_add(&m);
+	}
+}
+
+static void
+emit_events(const VdProcess *p, List *emits, const VdEvent *cause)
+{
+	ListCell   *lc;
+
+	foreach(lc, emits)
+	{
+		VdEvent		ev;
+
+		vd_engine_event(&ev, lfirst(lc), p->key, p->data, &p->id, &cause->event_id);
+		vd_event_append(&ev);
+	}
+}
+
+/* move a process that has ended to where history is kept */
+static void
+finish(VdProcess *p, VdState *state, Jsonb *event, Datum *row, bool *row_nulls)
+{
+	VdScope		scope = vd_scope(p, event);
+	Datum		v[Fi_natts];
+	bool		n[Fi_natts] = {false};
+	char	   *reason = state->reason ? vd_json_text(vd_json_value(state->reason, &scope)) : NULL;
+
+	memcpy(v, row, sizeof(Datum) * Pr_natts);
+	memcpy(n, row_nulls, sizeof(bool) * Pr_natts);
+	v[Fi_finished_at] = TimestampTzGetDatum(vd_now());
+	v[Fi_outcome] = CStringGetTextDatum(state->outcome ? state->outcome : "done");
+	v[Fi_reason] = reason ? CStringGetTextDatum(reason) : (Datum) 0;
+	n[Fi_reason] = reason == NULL;
+	n[Fi_result] = state->result == NULL;
+	v[Fi_result] = state->result ? JsonbPGetDatum(vd_json_object(state->result, &scope)) : (Datum) 0;
+	vd_insert(VD_FINISHED_PROCESS, v, n);
+	if (!vd_delete(VD_ACTIVE_PROCESS, &p->tid))
+		elog(ERROR, "process %s was moved by another session under our lock",
+			 vd_uuid_text(&p->id));
+}
+
+/*
+ * Write a decided step. The process row exists and is locked; "written" says
+ * that it holds the step already, as it does right after the start.
+ */
+static void
+write_step(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool written)
+{
+	bool		final = fx->entered && fx->entered->final;
+	Datum		v[Pr_natts];
+	bool		n[Pr_natts];
+
+	if (fx->left)
+	{
+		drop_timers(p, final);
+		withdraw_task(p);
+	}
+	if (fx->entered)
+	{
+		p->since = vd_now();
+		open_task(p, fx->entered, event);
+	}
+	to_row(p, v, n);
+	if (final)
+		finish(p, fx->entered, event, v, n);
+	else if (!written)
+		vd_update(VD_ACTIVE_PROCESS, &p->tid, v, n);
+	if (fx->entered)
+		set_timers(p, fx->entered->timers);
+	vd_event_position(ev);
+	send_commands(p, fx->commands, ev);
+	vd_notify_add("process", p->state, &p->id);
+	CommandCounterIncrement();
+	emit_events(p, fx->emits, ev);
+	if (final)
+		vd_parked_late(p, ev);
+}
+
+/*
+ * Take a transition of an active, locked process, write it, note it on ev,
+ * and hand it the events that were parked for its new state. event_type and
+ * event_data differ from ev's for an event that was parked.
+ */
+void
+vd_process_step(VdDefinition *def, VdProcess *p, VdTransition *t, VdEvent *ev,
+				const char *event_type, Jsonb *event_data, const char *note)
+{
+	VdEffects	fx = {0};
+	char	   *from = p->state;
+
+	vd_step_take(def, p, t, event_data, &fx);
+	write_step(p, &fx, ev, event_data, false);
+	vd_event_step(ev, p, event_type, from, fx.commands, note);
+	if (fx.entered && !fx.entered->final)
+		vd_unpark(def, p, ev);
+}
+
+/* ---- reacting ---- */
+
+/* does some state of this type wait for such an event? */
+static bool
+expects(VdDefinition *def, const char *event_type)
+{
+	ListCell   *lc;
+
+	foreach(lc, def->transitions)
+	{
+		VdTransition *t = lfirst(lc);
+
+		if (strcmp(t->via, "on") == 0 && strcmp(t->name, event_type) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+move(VdProcess *p, VdEvent *ev)
+{
+	VdDefinition *def = vd_definition(p->type, p->version);
+	VdScope		scope = vd_scope(p, ev->data);
+	VdTransition *t = vd_step_pick(def, p->state, "on", ev->type, &scope);
+
+	if (t == NULL && expects(def, ev->type) &&
+		!vd_step_knows(def, p->state, "on", ev->type))
+		vd_park(ev, def, p->key, p);
+	else if (t == NULL || (t->target == NULL && !t->own.set && !t->own.send && !t->own.emit))
+		vd_event_step(ev, p, ev->type, p->state, NIL, "ignored");
+	else
+		vd_process_step(def, p, t, ev, ev->type, ev->data, NULL);
+}
+
+/*
+ * Start a process. It is decided first and then inserted; should another one
+ * with its type and key be there by then, nothing has been written, and the
+ * event belongs to that one ("conflict": "return").
+ */
+static void
+start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
+{
+	VdProcess	p = {.id = *id,.type = def->type,.version = def->version,.key = (char *) key,
+		.data = ev->data,.conversation = ev->correlation
+	};
+	VdScope		scope = vd_scope(&p, ev->data);
+	VdTransition *t = vd_step_pick(def, START, "start", ev->type, &scope);
+	VdEffects	fx = {0};
+	VdKey		pk = {UUIDOID, UUIDPGetDatum(&p.id)};
+	Datum		v[Pr_natts];
+	bool		n[Pr_natts];
+	bool		written;
+
+	if (t == NULL)
+		return;
+	p.started_at = p.since = vd_now();
+	vd_step_take(def, &p, t, ev->data, &fx);
+	to_row(&p, v, n);
+	while (!vd_insert_new(VD_ACTIVE_PROCESS, v, n))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (lock_by_key(def->type, key, &p))
+		{
+			move(&p, ev);
+			return;
+		}
+	}
+	CommandCounterIncrement();
+	written = !fx.entered->final && fx.entered->task == NULL;
+	if (!written && !vd_lock(VD_ACTIVE_PROCESS, VdIdx_primary, 1, &pk, v, n, &p.tid))
+		elog(ERROR, "process %s is gone right after its start", vd_uuid_text(&p.id));
+	if (!fx.entered->final)
+		set_timers(&p, def->timers);
+	write_step(&p, &fx, ev, ev->data, written);
+	vd_event_step(ev, &p, ev->type, NULL, fx.commands, NULL);
+	if (!fx.entered->final)
+		vd_unpark(def, &p, ev);
+}
+
+/* the business key that a type reads from this event, or NULL */
+static char *
+key_of(VdDefinition *def, const VdEvent *ev)
+{
+	JsonbValue *options = vd_json_get(def->events, ev->type);
+	JsonbValue *path = NULL;
+	VdScope		scope = {.event = ev->data};
+	char	   *key;
+
+	if (options && options->type == jbvBinary)
+		path = getKeyJsonValueFromContainer(options->val.binary.data, "key", 3, NULL);
+	key = path ? vd_json_text(vd_json_value(path, &scope))
+		: vd_json_text(vd_json_get(ev->data, def->key));
+	return key && *key && strlen(key) <= VD_MAX_KEY_BYTES ? key : NULL;
+}
+
+/*
+ * The process of this type that the event's correlation names: true if it is
+ * active (and then locked) or has ended (then *late).
+ */
+static bool
+by_correlation(VdDefinition *def, const char *key, const VdEvent *ev, VdProcess *p,
+			   bool *late, bool *taken)
+{
+	pg_uuid_t	second;
+
+	*late = false;
+	if (vd_process_lock(&ev->correlation, p) ||
+		(*late = find_finished(&ev->correlation, p)))
+	{
+		*taken = true;
+		if (strcmp(p->type, def->type) == 0)
+			return true;
+	}
+	*late = false;
+	if (key == NULL)
+		return false;
+	second = vd_uuid_derive(&ev->correlation, def->type, key);
+	return vd_process_lock(&second, p) || (*late = find_finished(&second, p));
+}
+
+static void
+react(VdListener *l, VdEvent *ev, bool *taken)
+{
+	VdDefinition *def = l->def;
+	char	   *key = key_of(def, ev);
+	VdProcess	p = {0};
+	bool		late = false;
+
+	if (ev->inherited && by_correlation(def, key, ev, &p, &late, taken))
+	{
+		if (late)
+			vd_event_step(ev, &p, ev->type, p.state, NIL, "late");
+		else
+			move(&p, ev);
+	}
+	else if (key == NULL)
+		vd_dead_event(ev, def->type,
+					  psprintf("the event has no key: process type %s looks for it in \"%s\"",
+							   def->type, def->key));
+	else if (lock_by_key(def->type, key, &p))
+	{
+		if (!ev->inherited)
+			ev->correlation = p.id;
+		move(&p, ev);
+	}
+	else if (l->starts)
+	{
+		pg_uuid_t	id = *taken ? vd_uuid_derive(&ev->correlation, def->type, key)
+			: ev->correlation;
+
+		*taken = true;
+		start(def, key, ev, &id);
+	}
+	else
+		vd_park(ev, def, key, NULL);
+}
+
+/*
+ * Let every process type that knows this event react. ev is not written yet:
+ * its position is drawn under the lock of the process that it moves, so that
+ * the history of a process is in the order of positions.
+ */
+void
+vd_process_react(VdEvent *ev, const VdRoute *route)
+{
+	bool		taken = false;	/* is the correlation some process's id? */
+	ListCell   *lc;
+
+	foreach(lc, route->listeners)
+		react(lfirst(lc), ev, &taken);
+}
+
+/* ---- what moves a process besides events ---- */
+
+static JsonbParseState *
+begin_data(void)
+{
+	JsonbParseState *ps = NULL;
+
+	pushJsonbValue(&ps, WJB_BEGIN_OBJECT, NULL);
+	return ps;
+}
+
+static Jsonb *
+end_data(JsonbParseState *ps)
+{
+	return JsonbValueToJsonb(pushJsonbValue(&ps, WJB_END_OBJECT, NULL));
+}
+
+/*
+ * The deadline of a state has passed. Stale timers do nothing: the row is
+ * looked for again under the lock of the process. Returns whether it fired.
+ */
+bool
+vd_process_fire_timer(const pg_uuid_t *process_id, const char *timer)
+{
+	VdProcess	p;
+	VdKey		keys[] = {{UUIDOID, UUIDPGetDatum(process_id)}, {TEXTOID, CStringGetTextDatum(timer)}};
+	Datum		v[Tm_natts];
+	bool		n[Tm_natts];
+	ItemPointerData tid;
+	JsonbParseState *ps;
+	VdDefinition *def;
+	VdTransition *t;
+	VdScope		scope;
+	VdEvent		ev;
+
+	if (!vd_process_lock(process_id, &p))
+		return false;			/* it has just ended, its timers with it */
+	if (!vd_lock(VD_TIMER, VdIdx_primary, 2, keys, v, n, &tid) ||
+		DatumGetTimestampTz(v[Tm_due_at]) > vd_now())
+		return false;
+	vd_delete(VD_TIMER, &tid);
+	ps = begin_data();
+	vd_json_push_text(&ps, "timer", timer);
+	vd_json_push_text(&ps, "state", p.state);
+	vd_engine_event(&ev, "DeadlinePassed", p.key, end_data(ps), &p.id, NULL);
+
+	def = vd_definition(p.type, p.version);
+	scope = vd_scope(&p, ev.data);
+	t = vd_step_pick(def, p.state, "after", timer, &scope);
+	CommandCounterIncrement();
+	if (t != NULL)
+		vd_process_step(def, &p, t, &ev, ev.type, ev.data, NULL);
+	else
+		vd_event_step(&ev, &p, ev.type, p.state, NIL, "ignored");
+	vd_event_write(&ev);
+	return true;
+}
+
+/*
+ * A command gave up. If the process is still in the state that sent it, that
+ * state's onError is taken; else it is only written down.
+ */
+void
+vd_process_command_failed(const VdMessage *m)
+{
+	VdProcess	p;
+	JsonbParseState *ps;
+	VdDefinition *def;
+	VdTransition *t = NULL;
+	VdEvent		ev;
+
+	if (m->sent_in == NULL || !vd_process_lock(&m->correlation, &p))
+		return;
+	ps = begin_data();
+	vd_json_push_text(&ps, "command", m->type);
+	vd_json_push_text(&ps, "error", m->error);
+	vd_json_push_text(&ps, "message_id", vd_uuid_text(&m->id));
+	vd_engine_event(&ev, "CommandFailed", p.key, end_data(ps), &p.id, &m->id);
+
+	def = vd_definition(p.type, p.version);
+	if (strcmp(p.state, m->sent_in) == 0 && m->created_at >= p.since)
+	{
+		VdScope		scope = vd_scope(&p, ev.data);
+
+		t = vd_step_pick(def, p.state, "onError", "", &scope);
+	}
+	if (t != NULL)
+		vd_process_step(def, &p, t, &ev, ev.type, ev.data, NULL);
+	else
+		vd_event_step(&ev, &p, ev.type, p.state, NIL, "ignored");
+	vd_event_write(&ev);
+}
