@@ -158,7 +158,7 @@ make_writer(Writer *w, Relation rel)
 	w->estate = CreateExecutorState();
 	MemoryContextSwitchTo(w->estate->es_query_cxt);
 	w->rri = makeNode(ResultRelInfo);
-	InitResultRelInfo(w->rri, rel, 1, NULL, 0);
+	InitResultRelInfo(w->rri, rel, 0, NULL, 0);	/* 0: no range table */
 	ExecOpenIndices(w->rri, true);
 	w->indexes = palloc(sizeof(Oid) * (w->rri->ri_NumIndices + 1));
 	for (int i = 0; i < w->rri->ri_NumIndices; i++)
