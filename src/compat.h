@@ -44,4 +44,10 @@ typedef bool VdUpdateIndexes;
 	ExecCheckIndexConstraints(rri, slot, estate, tid, NIL)
 #endif
 
+#if PG_VERSION_NUM >= 170000
+#define vd_my_procno()	((uint32) MyProcNumber)
+#else
+#define vd_my_procno()	((uint32) MyProc->pgprocno)
+#endif
+
 #endif							/* VOIDING_COMPAT_H */

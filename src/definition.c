@@ -492,3 +492,22 @@ vd_service_of_schema(const char *schema)
 	read_end(&saved);
 	return name;
 }
+
+/* the names of all services, in the current context */
+List *
+vd_service_names(void)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	VdIdentity	saved;
+	List	   *names = NIL;
+	MemoryContext old;
+
+	read_begin(&saved, "SELECT name FROM voiding.service ORDER BY name", 0, NULL, NULL);
+	old = MemoryContextSwitchTo(caller);
+	for (uint64 i = 0; i < SPI_processed; i++)
+		names = lappend(names, pstrdup(SPI_getvalue(SPI_tuptable->vals[i],
+													SPI_tuptable->tupdesc, 1)));
+	MemoryContextSwitchTo(old);
+	read_end(&saved);
+	return names;
+}

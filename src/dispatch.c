@@ -22,6 +22,10 @@
 #include "utils/snapmgr.h"
 
 #include "voiding.h"
+#include "queue.h"
+#include "shared.h"
+
+#define RETRY_LOCK	(30 * 1000)	/* us until a lock that was not free is tried again */
 
 PG_FUNCTION_INFO_V1(voiding_dispatch);
 PG_FUNCTION_INFO_V1(voiding_command_failed);
@@ -35,7 +39,7 @@ is_ours(const ErrorData *e)
 	if (IsolationUsesXactSnapshot() &&
 		e->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE)
 		return true;
-	return e->sqlerrcode == ERRCODE_QUERY_CANCELED && e->funcname &&
+	return !vd_am_worker && e->sqlerrcode == ERRCODE_QUERY_CANCELED && e->funcname &&
 		strcmp(e->funcname, "ProcessInterrupts") == 0;
 }
 
@@ -50,9 +54,26 @@ next_attempt(int attempts)
 	return vd_now() + (TimestampTz) (ms * 1000);
 }
 
-static void
-give_up(VdMessage *m, const char *sqlstate)
+typedef enum Outcome
 {
+	HANDLED, FAILED, RETRIED, DEAD
+} Outcome;
+
+static void
+count(const VdMessage *m, Outcome outcome)
+{
+	VdCounters *c = vd_counters(m->destination);
+
+	if (c != NULL)
+		pg_atomic_fetch_add_u64(outcome == HANDLED ? &c->handled :
+								outcome == FAILED ? &c->failed :
+								outcome == RETRIED ? &c->retried : &c->dead, 1);
+}
+
+void
+vd_give_up(VdMessage *m, const char *sqlstate)
+{
+	count(m, DEAD);
 	vd_outbox_dead(m, sqlstate);
 	vd_process_command_failed(m);
 }
@@ -64,13 +85,17 @@ put_back(VdMessage *m, const ErrorData *e)
 
 	if (!vd_delete(VD_OUTBOX, &m->tid))
 		return;
+	count(m, FAILED);
 	m->attempts++;
 	m->error = psprintf("%s: %s%s%s", sqlstate, e->message,
 						e->detail ? " -- " : "", e->detail ? e->detail : "");
 	if (m->attempts < vd_retry_limit)
+	{
+		count(m, RETRIED);
 		vd_outbox_retry(m, next_attempt(m->attempts));
+	}
 	else
-		give_up(m, sqlstate);
+		vd_give_up(m, sqlstate);
 	CommandCounterIncrement();
 }
 
@@ -130,6 +155,18 @@ try_range(Batch *b, int lo, int hi)
 	return error;
 }
 
+/*
+ * A worker waits for locks and deadlocks only briefly. When it cannot have a
+ * lock even for one message alone, that is nobody's fault: it is tried again
+ * soon and does not count as an attempt.
+ */
+static bool
+lost_a_lock(const ErrorData *e)
+{
+	return vd_am_worker && (e->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
+							e->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE);
+}
+
 static void
 skip_behind(Batch *b, int failed)
 {
@@ -147,12 +184,19 @@ run_range(Batch *b, int lo, int hi)
 	if (error == NULL)
 	{
 		for (int i = lo; i < hi; i++)
-			b->done += b->skip[i] ? 0 : 1;
+			if (!b->skip[i])
+			{
+				b->done++;
+				count(b->messages[i], HANDLED);
+			}
 		return;
 	}
 	if (hi - lo == 1)
 	{
-		put_back(b->messages[lo], error);
+		if (lost_a_lock(error))
+			b->skip[lo] = true;
+		else
+			put_back(b->messages[lo], error);
 		skip_behind(b, lo);
 		b->done++;
 		return;
@@ -161,8 +205,13 @@ run_range(Batch *b, int lo, int hi)
 	run_range(b, lo + (hi - lo) / 2, hi);
 }
 
-static int
-run_batch(List *messages)
+/*
+ * Run messages, in a transaction that the caller has. Returns how many were
+ * handled, put back or given up. Those that had to wait behind a failure are
+ * left in the outbox, and a worker's queue is told.
+ */
+int
+vd_run_batch(List *messages)
 {
 	Batch		b = {.n = list_length(messages)};
 	ListCell   *lc;
@@ -173,6 +222,9 @@ run_batch(List *messages)
 	foreach(lc, messages)
 		b.messages[i++] = lfirst(lc);
 	run_range(&b, 0, b.n);
+	for (i = 0; i < b.n; i++)
+		if (b.skip[i])
+			vd_queue_delay(b.messages[i], vd_now() + (vd_am_worker ? RETRY_LOCK : 0));
 	return b.done;
 }
 
@@ -217,6 +269,22 @@ deliver(const pg_uuid_t *process_id, const char *unused)
 	return vd_deliver_parked(process_id);
 }
 
+/* Let deadlines pass that are due; returns how many. */
+int
+vd_run_timers(int limit)
+{
+	return for_each_due("SELECT process_id, name FROM voiding.due_timers($1)",
+						limit, vd_process_fire_timer);
+}
+
+/* Deliver what is parked for processes that are there by now; how many. */
+int
+vd_run_parked(int limit)
+{
+	return for_each_due("SELECT process_id, NULL FROM voiding.sweep_parked($1)",
+						limit, deliver);
+}
+
 /*
  * One round: deadlines that have passed, parked events that can be delivered,
  * then messages, with what they bring about, until nothing is due or the
@@ -236,15 +304,12 @@ dispatch(const char *service, int batch_size)
 		List	   *messages;
 		int			before = done;
 
-		done += for_each_due("SELECT process_id, name FROM voiding.due_timers($1)",
-							 batch_size, vd_process_fire_timer);
-		done += for_each_due("SELECT process_id, NULL FROM voiding.sweep_parked($1)",
-							 batch_size, deliver);
+		done += vd_run_timers(batch_size) + vd_run_parked(batch_size);
 		if (done < batch_size)
 		{
 			messages = vd_outbox_take(service, batch_size - done);
 			if (messages != NIL)
-				done += run_batch(messages);
+				done += vd_run_batch(messages);
 		}
 		MemoryContextReset(round);
 		if (done == before || done >= batch_size)

@@ -18,6 +18,8 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -27,6 +29,7 @@
 #include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/timeout.h"
 
 #include "voiding.h"
 
@@ -374,6 +377,40 @@ vd_fire_deferred(void)
 }
 
 /*
+ * In a worker a handler has a time limit. One that catches the cancellation
+ * and goes on is ended with the worker, after twice the time.
+ */
+static TimeoutId last_resort = MAX_TIMEOUTS;
+
+static void
+end_worker(void)
+{
+	ProcDiePending = true;
+	InterruptPending = true;
+	SetLatch(MyLatch);
+}
+
+static void
+limit_time(void)
+{
+	if (!vd_am_worker || vd_handler_timeout == 0)
+		return;
+	if (last_resort == MAX_TIMEOUTS)
+		last_resort = RegisterTimeout(USER_TIMEOUT, end_worker);
+	enable_timeout_after(STATEMENT_TIMEOUT, vd_handler_timeout);
+	enable_timeout_after(last_resort, vd_handler_timeout * 2);
+}
+
+static void
+unlimit_time(void)
+{
+	if (!vd_am_worker || last_resort == MAX_TIMEOUTS)
+		return;
+	disable_timeout(STATEMENT_TIMEOUT, false);
+	disable_timeout(last_resort, false);
+}
+
+/*
  * Run the handler of a message. An error is the caller's to catch, in a
  * subtransaction; it leaves role and settings as they were.
  */
@@ -389,6 +426,7 @@ vd_handler_run(const VdMessage *m)
 	{
 		vd_current_message = m;
 		vd_current_owner = h->owner;
+		limit_time();
 		if (SPI_connect() != SPI_OK_CONNECT)
 			elog(ERROR, "SPI_connect failed");
 		call(h, m);
@@ -397,6 +435,7 @@ vd_handler_run(const VdMessage *m)
 	}
 	PG_FINALLY();
 	{
+		unlimit_time();
 		vd_current_message = NULL;
 		vd_current_owner = InvalidOid;
 	}

@@ -3,48 +3,123 @@
  *	  Hints for listeners: NOTIFY on voiding_<service>, voiding_process,
  *	  voiding_event and voiding_task.
  *
- * They are collected during the transaction and queued just before its commit;
- * PREPARE TRANSACTION forgets them (it cannot carry notifications). A channel
- * says {"type": ..., "id": ...} for each message, above 100 of them {} once.
- * A hint may be missing or too many; whoever listens also looks.
+ * They are collected during the transaction. Where no worker serves the
+ * database they are queued just before its commit. Where one does, they are
+ * left in shared memory after the commit, and the worker sends them in a
+ * small asynchronous transaction of its own: NOTIFY takes a lock that all
+ * databases share and holds it through the flush. PREPARE TRANSACTION forgets
+ * them (it cannot carry notifications).
+ *
+ * A channel says {"type": ..., "id": ...} for each message, above 100 of them
+ * {} once. A hint may be missing or too many; whoever listens also looks.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "commands/async.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
 #include "voiding.h"
+#include "shared.h"
 
 #define MAX_HINTS 100
+
+typedef struct Hint
+{
+	char	   *type;			/* NULL: of several */
+	pg_uuid_t	id;
+} Hint;
 
 typedef struct Channel
 {
 	char	   *name;
 	int			count;
-	List	   *payloads;		/* of char * */
+	List	   *hints;			/* of Hint, not more than MAX_HINTS */
 } Channel;
 
 static List *channels = NIL;	/* in TopTransactionContext */
+static bool leave_to_worker = false;
+
+/* ---- sending ---- */
 
 static void
-send_hints(void)
+send(const char *name, const char *type, const pg_uuid_t *id)
+{
+	StringInfoData buf;
+	char	   *channel = psprintf("voiding_%s", name);
+
+	if (type == NULL || *type == '\0')
+	{
+		Async_Notify(channel, "{}");
+		return;
+	}
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, "{\"type\": ");
+	escape_json(&buf, type);
+	appendStringInfo(&buf, ", \"id\": \"%s\"}", vd_uuid_text(id));
+	Async_Notify(channel, buf.data);
+}
+
+static void
+send_now(void)
 {
 	ListCell   *lc,
-			   *p;
+			   *h;
 
 	foreach(lc, channels)
 	{
 		Channel    *c = lfirst(lc);
-		char	   *channel = psprintf("voiding_%s", c->name);
 
 		if (c->count > MAX_HINTS)
-			Async_Notify(channel, "{}");
+			send(c->name, NULL, NULL);
 		else
-			foreach(p, c->payloads)
-				Async_Notify(channel, lfirst(p));
+			foreach(h, c->hints)
+				send(c->name, ((Hint *) lfirst(h))->type, &((Hint *) lfirst(h))->id);
+	}
+}
+
+/* ---- leaving them to a worker: in the commit callback, nothing may fail ---- */
+
+static void
+leave_one(VdShared *s, const char *channel, const char *type, const pg_uuid_t *id)
+{
+	if (s->nhints < VD_HINTS)
+	{
+		VdHint	   *h = &s->hints[s->nhints];
+
+		h->dboid = MyDatabaseId;
+		strlcpy(h->channel, channel, sizeof(h->channel));
+		strlcpy(h->type, type ? type : "", sizeof(h->type));
+		if (id)
+			h->id = *id;
+		s->nhints++;
+	}
+	else
+		s->hints_lost = true;
+}
+
+static void
+leave_all(void)
+{
+	VdShared   *s = vd_shared();
+	ListCell   *lc,
+			   *h;
+
+	foreach(lc, channels)
+	{
+		Channel    *c = lfirst(lc);
+
+		SpinLockAcquire(&s->hint_lock);
+		if (c->count > VD_HINTS / 2)
+			leave_one(s, c->name, NULL, NULL);
+		else
+			foreach(h, c->hints)
+				leave_one(s, c->name, ((Hint *) lfirst(h))->type, &((Hint *) lfirst(h))->id);
+		SpinLockRelease(&s->hint_lock);
 	}
 }
 
@@ -54,9 +129,15 @@ on_xact(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			send_hints();
+			leave_to_worker = vd_am_worker || vd_is_served(vd_my_database());
+			if (channels != NIL && !leave_to_worker)
+				send_now();
 			break;
 		case XACT_EVENT_COMMIT:
+			if (channels != NIL && leave_to_worker)
+				leave_all();
+			channels = NIL;
+			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
 			channels = NIL;
@@ -71,6 +152,8 @@ vd_notify_init(void)
 {
 	RegisterXactCallback(on_xact, NULL);
 }
+
+/* ---- collecting ---- */
 
 static Channel *
 channel_of(const char *name)
@@ -96,7 +179,6 @@ vd_notify_add(const char *name, const char *type, const pg_uuid_t *id)
 {
 	MemoryContext old;
 	Channel    *c;
-	StringInfoData buf;
 
 	if (!vd_notify)
 		return;
@@ -104,11 +186,70 @@ vd_notify_add(const char *name, const char *type, const pg_uuid_t *id)
 	c = channel_of(name);
 	if (c->count++ < MAX_HINTS)
 	{
-		initStringInfo(&buf);
-		appendStringInfoString(&buf, "{\"type\": ");
-		escape_json(&buf, type);
-		appendStringInfo(&buf, ", \"id\": \"%s\"}", vd_uuid_text(id));
-		c->payloads = lappend(c->payloads, buf.data);
+		Hint	   *h = palloc(sizeof(Hint));
+
+		h->type = pstrdup(type);
+		h->id = *id;
+		c->hints = lappend(c->hints, h);
 	}
 	MemoryContextSwitchTo(old);
+	vd_wake_workers();
+}
+
+/* ---- the worker's part ---- */
+
+/* take the hints of this database out of shared memory */
+static int
+take_hints(VdHint *taken, bool *lost)
+{
+	VdShared   *s = vd_shared();
+	int			n = 0;
+	int			kept = 0;
+
+	SpinLockAcquire(&s->hint_lock);
+	for (int i = 0; i < s->nhints; i++)
+	{
+		if (s->hints[i].dboid == MyDatabaseId)
+			taken[n++] = s->hints[i];
+		else
+			s->hints[kept++] = s->hints[i];
+	}
+	s->nhints = kept;
+	*lost = s->hints_lost;
+	s->hints_lost = false;
+	SpinLockRelease(&s->hint_lock);
+	return n;
+}
+
+/*
+ * Send what is to be hinted, in a transaction of its own that does not wait
+ * for its flush. Some were lost: every channel is told to look.
+ */
+void
+vd_send_hints(void)
+{
+	VdShared   *s = vd_shared();
+	VdHint		taken[VD_HINTS];
+	bool		lost;
+	int			n;
+
+	if (s == NULL || (s->nhints == 0 && !s->hints_lost))
+		return;
+	n = take_hints(taken, &lost);
+	StartTransactionCommand();
+	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_LOCAL, true, 0, false);
+	for (int i = 0; i < n; i++)
+		send(taken[i].channel, taken[i].type, &taken[i].id);
+	if (lost)
+	{
+		ListCell   *lc;
+
+		foreach(lc, vd_service_names())
+			send(lfirst(lc), NULL, NULL);
+		send("event", NULL, NULL);
+		send("process", NULL, NULL);
+		send("task", NULL, NULL);
+	}
+	CommitTransactionCommand();
 }

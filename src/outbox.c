@@ -29,10 +29,13 @@
 #include "utils/xid8.h"
 
 #include "voiding.h"
+#include "shared.h"
+#include "worker.h"
 
-#define LOCK_CLASS	0x564F		/* field4 of our advisory locks; users have 1 and 2 */
 #define LOCK_OWNER	1
 #define LOCK_WORK	2
+
+static uint64 written = 0;		/* buckets that this transaction has written to */
 
 /* the bucket of an ordering key: hashtext(key) modulo 64, as SQL computes it */
 int16
@@ -69,13 +72,39 @@ to_row(const VdMessage *m, Datum *v, bool *n)
 	n[Ob_error] = m->error == NULL;
 }
 
-/* Put a message into the outbox; fills in what the caller left open. */
-void
-vd_outbox_add(VdMessage *m)
+/* once a session: a message is queued and nobody will take it out */
+static void
+warn_unserved(void)
+{
+	static bool warned = false;
+
+	if (warned || vd_workers == 0 || vd_am_worker || vd_is_served(vd_my_database()))
+		return;
+	vd_launcher_bring_back();
+	warned = true;
+	if (!vd_autostart)
+		ereport(WARNING,
+				(errmsg("no worker serves this database: messages wait in voiding.outbox"),
+				 errhint("SELECT voiding.start_workers(); or SET voiding.workers = 0 and call voiding.dispatch() yourself.")));
+}
+
+static void
+write_row(const VdMessage *m)
 {
 	Datum		v[Ob_natts];
 	bool		n[Ob_natts];
 
+	to_row(m, v, n);
+	vd_insert(VD_OUTBOX, v, n);
+	warn_unserved();
+	written |= UINT64CONST(1) << m->bucket;
+	vd_wake_workers();
+}
+
+/* Put a message into the outbox; fills in what the caller left open. */
+void
+vd_outbox_add(VdMessage *m)
+{
 	m->bucket = vd_bucket(m->aggregateid);
 	if (m->seq == 0)
 		m->seq = vd_next_position();
@@ -83,8 +112,7 @@ vd_outbox_add(VdMessage *m)
 		m->created_at = vd_now();
 	if (m->available_at == 0)
 		m->available_at = m->created_at;
-	to_row(m, v, n);
-	vd_insert(VD_OUTBOX, v, n);
+	write_row(m);
 	vd_notify_add(m->destination, m->type, &m->id);
 }
 
@@ -92,12 +120,8 @@ vd_outbox_add(VdMessage *m)
 void
 vd_outbox_retry(VdMessage *m, TimestampTz when)
 {
-	Datum		v[Ob_natts];
-	bool		n[Ob_natts];
-
 	m->available_at = when;
-	to_row(m, v, n);
-	vd_insert(VD_OUTBOX, v, n);
+	write_row(m);
 }
 
 /* The message has given up: keep it where people look. */
@@ -210,18 +234,59 @@ rows_of_bucket(int16 bucket, const char *service)
 	return c.rows;
 }
 
+/*
+ * Lock tags of our own, on "parts" of the table outbox: they never meet a
+ * user's advisory locks, and a worker can let go of the session locks that a
+ * handler left behind without losing these.
+ */
+static void
+set_tag(LOCKTAG *tag, int16 bucket, int part)
+{
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, vd_table_oid(VD_OUTBOX), bucket, part);
+}
+
 static bool
 lock_bucket(int16 bucket)
 {
 	LOCKTAG		owner,
 				work;
 
-	SET_LOCKTAG_ADVISORY(owner, MyDatabaseId, bucket, LOCK_OWNER, LOCK_CLASS);
-	SET_LOCKTAG_ADVISORY(work, MyDatabaseId, bucket, LOCK_WORK, LOCK_CLASS);
+	set_tag(&owner, bucket, LOCK_OWNER);
+	set_tag(&work, bucket, LOCK_WORK);
 	if (LockAcquire(&owner, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
 	(void) LockAcquire(&work, ExclusiveLock, false, false);
 	return true;
+}
+
+/* for a worker: own a bucket until the session ends; false: not now */
+bool
+vd_outbox_own(int16 bucket)
+{
+	LOCKTAG		owner;
+
+	set_tag(&owner, bucket, LOCK_OWNER);
+	return LockAcquire(&owner, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* the buckets that this transaction has written to, as a bit mask */
+uint64
+vd_outbox_written(void)
+{
+	return written;
+}
+
+static void
+on_xact(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		written = 0;
+}
+
+void
+vd_outbox_init(void)
+{
+	RegisterXactCallback(on_xact, NULL);
 }
 
 static bool

@@ -14,10 +14,12 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
 #include "voiding.h"
+#include "shared.h"
 
 typedef struct Parked
 {
@@ -106,6 +108,7 @@ vd_park(VdEvent *ev, VdDefinition *def, const char *key, const VdProcess *p)
 	}
 	vd_event_position(ev);
 	write_parked(ev, def, key, p);
+	vd_wake_parked();
 	if (p)
 		vd_event_step(ev, p, ev->type, p->state, NIL, "parked");
 	CommandCounterIncrement();
@@ -248,4 +251,19 @@ vd_deliver_parked(const pg_uuid_t *process_id)
 		return false;
 	vd_event_write(&ev);
 	return true;
+}
+
+/* is there a parked event that a start may have missed, or one that expires? */
+bool
+vd_parked_open(void)
+{
+	bool		found = false;
+
+	if (SPI_connect() == SPI_OK_CONNECT &&
+		SPI_execute("SELECT FROM voiding.parked_event"
+					" WHERE (process_id IS NULL AND watch IS DISTINCT FROM '0'::xid8)"
+					"    OR expires_at <= voiding.now() LIMIT 1", true, 1) == SPI_OK_SELECT)
+		found = SPI_processed > 0;
+	SPI_finish();
+	return found;
 }

@@ -22,6 +22,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "voiding.h"
+#include "shared.h"
 
 #define START "(start)"
 
@@ -112,8 +113,9 @@ read_finished(TupleTableSlot *slot, void *arg)
 	return false;
 }
 
-static bool
-find_finished(const pg_uuid_t *id, VdProcess *p)
+/* Is there such a process that has ended? Type, key and state of it. */
+bool
+vd_process_finished(const pg_uuid_t *id, VdProcess *p)
 {
 	VdKey		key = {UUIDOID, UUIDPGetDatum(id)};
 
@@ -160,6 +162,7 @@ set_timers(const VdProcess *p, List *timers)
 										   TimestampTzGetDatum(p->since),
 										   IntervalPGetDatum(t->duration));
 		vd_insert(VD_TIMER, v, n);
+		vd_wake_timer(DatumGetTimestampTz(v[Tm_due_at]));
 	}
 }
 
@@ -291,6 +294,8 @@ write_step(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool written)
 	vd_event_position(ev);
 	send_commands(p, fx->commands, ev);
 	vd_notify_add("process", p->state, &p->id);
+	if (final || p->failed)
+		vd_wake_waiters(&p->id);
 	CommandCounterIncrement();
 	emit_events(p, fx->emits, ev);
 	if (final)
@@ -423,7 +428,7 @@ by_correlation(VdDefinition *def, const char *key, const VdEvent *ev, VdProcess 
 
 	*late = false;
 	if (vd_process_lock(&ev->correlation, p) ||
-		(*late = find_finished(&ev->correlation, p)))
+		(*late = vd_process_finished(&ev->correlation, p)))
 	{
 		*taken = true;
 		if (strcmp(p->type, def->type) == 0)
@@ -433,7 +438,7 @@ by_correlation(VdDefinition *def, const char *key, const VdEvent *ev, VdProcess 
 	if (key == NULL)
 		return false;
 	second = vd_uuid_derive(&ev->correlation, def->type, key);
-	return vd_process_lock(&second, p) || (*late = find_finished(&second, p));
+	return vd_process_lock(&second, p) || (*late = vd_process_finished(&second, p));
 }
 
 static void

@@ -422,8 +422,8 @@ vd_delete(VdTable table, ItemPointer tid)
 
 /* ---- reading ---- */
 
-static Oid
-primary_index(Relation rel)
+Oid
+vd_primary_index(Relation rel)
 {
 	list_free(RelationGetIndexList(rel));
 	return rel->rd_pkindex;
@@ -435,7 +435,7 @@ index_of(VdTable table, Relation rel, int indexno)
 	TableInfo  *t = &tables[table];
 
 	if (indexno == VdIdx_primary)
-		return primary_index(rel);
+		return vd_primary_index(rel);
 	if (!OidIsValid(t->key_index_id))
 		t->key_index_id = relation_by_name(t->key_index);
 	return t->key_index_id;

@@ -7,9 +7,14 @@
 #include <limits.h>
 
 #include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
 #include "utils/guc.h"
 
 #include "voiding.h"
+#include "shared.h"
+#include "worker.h"
 
 VD_MODULE_MAGIC;
 
@@ -20,6 +25,12 @@ int			vd_retry_max = 5 * 60 * 1000;
 int			vd_park_for = 24 * 3600;
 int			vd_clock_offset = 0;
 bool		vd_notify = true;
+int			vd_workers = 1;
+bool		vd_autostart = false;
+char	   *vd_databases = NULL;
+int			vd_slow_down = 0;
+int			vd_handler_timeout = 30000;
+int			vd_look_every = 5000;
 
 void		_PG_init(void);
 
@@ -62,10 +73,53 @@ define_dispatch_settings(void)
 							PGC_SUSET, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
+static void
+define_worker_settings(void)
+{
+	DefineCustomIntVariable("voiding.workers",
+							"Background workers for each database; 0: messages are dispatched by hand.",
+							NULL, &vd_workers, 1, 0, VD_MAX_WORKERS,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("voiding.autostart",
+							 "Bring the workers of start_workers() back after a restart of the server.",
+							 "Set for a database by start_workers() and stop_workers().",
+							 &vd_autostart, false,
+							 PGC_SUSET, 0, NULL, NULL, NULL);
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomStringVariable("voiding.databases",
+								   "Databases that workers serve from the start of the server.",
+								   NULL, &vd_databases, "",
+								   PGC_POSTMASTER, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("voiding.slow_down",
+							"Wait before each message, so that a person can watch.",
+							NULL, &vd_slow_down, 0, 0, 60000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("voiding.handler_timeout",
+							"Longest time that a worker lets a handler run; 0: for ever.",
+							"After twice that time the worker itself ends.",
+							&vd_handler_timeout, 30000, 0, INT_MAX / 2,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("voiding.look_every",
+							"How often a worker looks though nobody has woken it.",
+							NULL, &vd_look_every, 5000, 10, 3600000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+static shmem_request_hook_type previous_shmem_request = NULL;
+
+static void
+request_shared_memory(void)
+{
+	if (previous_shmem_request)
+		previous_shmem_request();
+	RequestAddinShmemSpace(MAXALIGN(sizeof(VdShared)));
+}
+
 void
 _PG_init(void)
 {
 	define_dispatch_settings();
+	define_worker_settings();
 	DefineCustomIntVariable("voiding.park_for",
 							"How long an event waits for its process before it is a dead letter.",
 							"A process type can say otherwise: events, for.",
@@ -81,4 +135,12 @@ _PG_init(void)
 							 PGC_USERSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("voiding");
 	vd_notify_init();
+	vd_wake_init();
+	vd_outbox_init();
+	if (process_shared_preload_libraries_in_progress)
+	{
+		previous_shmem_request = shmem_request_hook;
+		shmem_request_hook = request_shared_memory;
+		vd_launcher_init();
+	}
 }

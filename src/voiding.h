@@ -47,6 +47,12 @@ extern int	vd_retry_max;		/* ms */
 extern int	vd_park_for;		/* s */
 extern int	vd_clock_offset;	/* s */
 extern bool vd_notify;
+extern int	vd_workers;
+extern bool vd_autostart;
+extern char *vd_databases;
+extern int	vd_slow_down;		/* ms */
+extern int	vd_handler_timeout;	/* ms */
+extern int	vd_look_every;		/* ms */
 
 extern TimestampTz vd_now(void);
 
@@ -103,6 +109,7 @@ extern Oid	vd_schema_oid(void);
 extern Oid	vd_engine_owner(void);
 extern Oid	vd_table_oid(VdTable table);
 extern int64 vd_next_position(void);
+extern Oid	vd_primary_index(Relation rel);
 extern void vd_insert(VdTable table, Datum *values, bool *nulls);
 extern bool vd_insert_new(VdTable table, Datum *values, bool *nulls);
 extern void vd_update(VdTable table, ItemPointer tid, Datum *values, bool *nulls);
@@ -261,6 +268,7 @@ extern VdState *vd_definition_state(VdDefinition *def, const char *name);
 extern uint64 vd_definitions_generation(void);
 extern bool vd_service(const char *name, char **owner, char **schema);
 extern char *vd_service_of_schema(const char *schema);
+extern List *vd_service_names(void);
 
 /* ---- event.c ---- */
 typedef struct VdProcess VdProcess;
@@ -336,6 +344,7 @@ extern void vd_step_take(VdDefinition *def, VdProcess *p, VdTransition *t,
 extern void vd_process_react(VdEvent *ev, const VdRoute *route);
 extern bool vd_process_fire_timer(const pg_uuid_t *process_id, const char *timer);
 extern void vd_process_command_failed(const VdMessage *m);
+extern bool vd_process_finished(const pg_uuid_t *id, VdProcess *p);
 extern bool vd_process_lock(const pg_uuid_t *id, VdProcess *p);
 extern void vd_process_step(VdDefinition *def, VdProcess *p, VdTransition *t, VdEvent *ev,
 							const char *event_type, Jsonb *event_data, const char *note);
@@ -343,6 +352,7 @@ extern void vd_process_step(VdDefinition *def, VdProcess *p, VdTransition *t, Vd
 /* ---- parked.c ---- */
 extern void vd_park(VdEvent *ev, VdDefinition *def, const char *key, const VdProcess *p);
 extern void vd_unpark(VdDefinition *def, VdProcess *p, VdEvent *ev);
+extern bool vd_parked_open(void);
 extern bool vd_deliver_parked(const pg_uuid_t *process_id);
 extern void vd_parked_late(const VdProcess *p, VdEvent *ev);
 extern void vd_dead_event(const VdEvent *ev, const char *process_type, const char *error);
@@ -354,11 +364,24 @@ extern void vd_outbox_add(VdMessage *m);
 extern void vd_outbox_read(TupleTableSlot *slot, VdMessage *m);
 extern void vd_outbox_dead(VdMessage *m, const char *sqlstate);
 extern List *vd_outbox_take(const char *service, int limit);
+extern void vd_outbox_init(void);
+extern bool vd_outbox_own(int16 bucket);
+extern uint64 vd_outbox_written(void);
 extern void vd_outbox_retry(VdMessage *m, TimestampTz when);
 
 /* ---- notify.c ---- */
 extern void vd_notify_init(void);
+extern void vd_send_hints(void);
 extern void vd_notify_add(const char *name, const char *type, const pg_uuid_t *id);
+
+/* ---- dispatch.c ---- */
+extern void vd_give_up(VdMessage *m, const char *sqlstate);
+extern int	vd_run_batch(List *messages);
+extern int	vd_run_timers(int limit);
+extern int	vd_run_parked(int limit);
+
+/* ---- worker.c ---- */
+extern bool vd_am_worker;
 
 /* ---- handler.c ---- */
 extern const VdMessage *vd_current_message;	/* NULL outside handlers */

@@ -9,8 +9,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -18,12 +22,16 @@
 #include "utils/wait_event.h"
 
 #include "voiding.h"
+#include "shared.h"
 
-#define FIRST_LOOK	2			/* ms; each look waits twice as long as the one before */
+#define FIRST_LOOK	1			/* ms; each look waits twice as long as the one before */
 #define LAST_LOOK	50
+#define SLEEP		1000		/* ms between looks of those who will be told */
 
 PG_FUNCTION_INFO_V1(voiding_wait_until_idle);
 PG_FUNCTION_INFO_V1(voiding_check_snapshot);
+PG_FUNCTION_INFO_V1(voiding_wait_settled);
+PG_FUNCTION_INFO_V1(voiding_await);
 
 static void
 refuse_in_writer(const char *name)
@@ -59,13 +67,37 @@ is_idle(void)
 	return !busy;
 }
 
+/* sleep until told through cv (NULL: nobody tells), at most ms */
 static void
-pause_for(long ms)
+pause_for(ConditionVariable *cv, long ms)
 {
+	if (cv != NULL)
+	{
+		(void) ConditionVariableTimedSleep(cv, ms, PG_WAIT_EXTENSION);
+		return;
+	}
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
 					 PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 	CHECK_FOR_INTERRUPTS();
+}
+
+static TimestampTz
+end_of_wait(FunctionCallInfo fcinfo, int arg)
+{
+	if (PG_ARGISNULL(arg))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"timeout\" must not be null")));
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
+												   TimestampTzGetDatum(GetCurrentTimestamp()),
+												   PG_GETARG_DATUM(arg)));
+}
+
+static long
+left(TimestampTz end)
+{
+	return Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end)) + 1;
 }
 
 /*
@@ -80,26 +112,125 @@ pause_for(long ms)
 Datum
 voiding_wait_until_idle(PG_FUNCTION_ARGS)
 {
-	TimestampTz start = GetCurrentTimestamp();
-	TimestampTz end;
+	TimestampTz end = end_of_wait(fcinfo, 0);
 	long		look = FIRST_LOOK;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("argument \"timeout\" must not be null")));
 	refuse_in_writer("wait_until_idle");
-	end = DatumGetTimestampTz(DirectFunctionCall2(timestamptz_pl_interval,
-												  TimestampTzGetDatum(start),
-												  PG_GETARG_DATUM(0)));
 	while (!is_idle())
 	{
 		if (GetCurrentTimestamp() >= end)
 			PG_RETURN_BOOL(false);
-		pause_for(look);
+		pause_for(NULL, Min(look, left(end)));
 		look = Min(look * 2, LAST_LOOK);
 	}
 	PG_RETURN_BOOL(true);
+}
+
+static bool
+is_failed(TupleTableSlot *slot, void *arg)
+{
+	slot_getallattrs(slot);
+	*(int *) arg = DatumGetBool(slot->tts_values[Pr_failed]);
+	return false;
+}
+
+/* is the process settled: ended, or failed and waiting for a person? */
+static bool
+is_settled(const pg_uuid_t *id)
+{
+	VdKey		key = {UUIDOID, UUIDPGetDatum(id)};
+	int			failed = -1;
+
+	vd_scan(VD_ACTIVE_PROCESS, VdIdx_primary, 1, &key, is_failed, &failed);
+	if (failed == -1)
+	{
+		VdProcess	p;
+
+		if (!vd_process_finished(id, &p))
+			ereport(ERROR,
+					(errcode(ERRCODE_VD_NO_PROCESS),
+					 errmsg("there is no process %s", vd_uuid_text(id))));
+	}
+	return failed != 0;
+}
+
+static bool
+wait_settled(const pg_uuid_t *id, TimestampTz end)
+{
+	ConditionVariable *cv = vd_waiters_of(id);
+	long		look = FIRST_LOOK;
+	bool		settled;
+
+	if (cv)
+		ConditionVariablePrepareToSleep(cv);
+	while (!(settled = is_settled(id)) && GetCurrentTimestamp() < end)
+	{
+		pause_for(cv, Min(cv ? SLEEP : look, left(end)));
+		look = Min(look * 2, LAST_LOOK);
+	}
+	ConditionVariableCancelSleep();
+	return settled;
+}
+
+/*
+ * voiding.wait_settled(process_id uuid, timeout interval) RETURNS boolean:
+ * what wait_for_process() waits with. Holds the caller's snapshot.
+ *
+ * Errors: VD25A, VD04B, 22004.
+ */
+Datum
+voiding_wait_settled(PG_FUNCTION_ARGS)
+{
+	refuse_in_writer("wait_for_process");
+	PG_RETURN_BOOL(wait_settled(PG_GETARG_UUID_P(0), end_of_wait(fcinfo, 1)));
+}
+
+/*
+ * CALL voiding.await(process_id uuid, timeout interval): commits, then waits
+ * until the process is settled, without a snapshot while it sleeps.
+ *
+ * Errors: 2D000 inside a transaction block; VD04B, 22004; 57014 when it took
+ * longer than timeout.
+ */
+Datum
+voiding_await(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t	id = *PG_GETARG_UUID_P(0);
+	TimestampTz end = end_of_wait(fcinfo, 1);
+	ConditionVariable *cv = vd_waiters_of(&id);
+	long		look = FIRST_LOOK;
+	CallContext *context = castNode(CallContext, fcinfo->context);
+
+	if (context->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("await() cannot be called in a transaction block"),
+				 errdetail("It commits before it sleeps."),
+				 errhint("Use wait_for_process() there.")));
+	if (cv)
+		ConditionVariablePrepareToSleep(cv);
+	for (;;)
+	{
+		bool		settled;
+
+		SPI_connect_ext(SPI_OPT_NONATOMIC);
+		PushActiveSnapshot(GetLatestSnapshot());
+		settled = is_settled(&id);
+		PopActiveSnapshot();
+		if (!settled && GetCurrentTimestamp() >= end)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("process %s was not settled in time", vd_uuid_text(&id)),
+					 errdetail("It goes on.")));
+		SPI_commit();
+		SPI_finish();
+		if (settled)
+			break;
+		pause_for(cv, Min(cv ? SLEEP : look, left(end)));
+		look = Min(look * 2, LAST_LOOK);
+	}
+	ConditionVariableCancelSleep();
+	PG_RETURN_VOID();
 }
 
 static bool

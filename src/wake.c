@@ -1,0 +1,137 @@
+/*
+ * wake.c
+ *	  What a commit sets off: workers are woken, people who wait are told.
+ *
+ * What is to be woken is remembered during the transaction, in fixed memory;
+ * the commit callback does nothing that can fail. COMMIT PREPARED sets off
+ * nothing: workers look again soon while transactions they have seen running
+ * are not over.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+
+#include "voiding.h"
+#include "shared.h"
+
+static bool work_left = false;	/* in this transaction */
+static bool parked = false;
+static int64 timer_due = VD_NEVER;
+static uint64 told[VD_WAITERS / 64];	/* a bit for each condition variable */
+
+static int
+waiter_number(const pg_uuid_t *id)
+{
+	return hash_bytes(id->data, UUID_LEN) % VD_WAITERS;
+}
+
+ConditionVariable *
+vd_waiters_of(const pg_uuid_t *id)
+{
+	VdShared   *s = vd_shared();
+
+	return s ? &s->waiters[waiter_number(id)] : NULL;
+}
+
+/* a message was queued, or something else that a worker must see */
+void
+vd_wake_workers(void)
+{
+	work_left = true;
+	(void) vd_my_database();	/* now, since it may not be looked for at commit */
+}
+
+/* those who wait for this process (or command) shall look */
+void
+vd_wake_waiters(const pg_uuid_t *id)
+{
+	int			n = waiter_number(id);
+
+	told[n / 64] |= UINT64CONST(1) << (n % 64);
+	(void) vd_shared();
+}
+
+void
+vd_wake_timer(TimestampTz due)
+{
+	timer_due = Min(timer_due, due);
+	vd_wake_workers();
+}
+
+void
+vd_wake_parked(void)
+{
+	parked = true;
+	vd_wake_workers();
+}
+
+static void
+lower(pg_atomic_uint64 *due, int64 value)
+{
+	uint64		now = pg_atomic_read_u64(due);
+
+	while (value < (int64) now &&
+		   !pg_atomic_compare_exchange_u64(due, &now, (uint64) value))
+		;
+}
+
+static void
+wake_database(void)
+{
+	VdDatabase *db = vd_my_database();
+
+	if (db == NULL)
+		return;
+	if (timer_due != VD_NEVER)
+		lower(&db->timer_due, timer_due);
+	if (parked)
+		pg_atomic_write_u32(&db->parked, 1);
+	pg_atomic_fetch_add_u64(&db->generation, 1);
+	for (int i = 0; i < VD_MAX_WORKERS; i++)
+		vd_wake_process(&db->worker[i]);
+	vd_wake_process(&db->launcher);
+}
+
+static void
+tell_waiters(void)
+{
+	VdShared   *s = vd_shared();
+
+	for (int i = 0; s && i < VD_WAITERS; i++)
+		if (told[i / 64] & (UINT64CONST(1) << (i % 64)))
+			ConditionVariableBroadcast(&s->waiters[i]);
+}
+
+static bool
+anyone_told(void)
+{
+	for (size_t i = 0; i < lengthof(told); i++)
+		if (told[i])
+			return true;
+	return false;
+}
+
+static void
+on_xact(XactEvent event, void *arg)
+{
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+		return;
+	if (event == XACT_EVENT_COMMIT)
+	{
+		if (work_left)
+			wake_database();
+		if (anyone_told())
+			tell_waiters();
+	}
+	work_left = parked = false;
+	timer_due = VD_NEVER;
+	memset(told, 0, sizeof(told));
+}
+
+void
+vd_wake_init(void)
+{
+	RegisterXactCallback(on_xact, NULL);
+}
