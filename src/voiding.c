@@ -30,7 +30,7 @@ bool		vd_autostart = false;
 char	   *vd_databases = NULL;
 int			vd_slow_down = 0;
 int			vd_handler_timeout = 30000;
-int			vd_look_every = 5000;
+int			vd_look_every = 2000;
 
 void		_PG_init(void);
 
@@ -101,7 +101,7 @@ define_worker_settings(void)
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("voiding.look_every",
 							"How often a worker looks though nobody has woken it.",
-							NULL, &vd_look_every, 5000, 10, 3600000,
+							NULL, &vd_look_every, 2000, 10, 3600000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 

@@ -1,0 +1,44 @@
+-- stats.sql: figures to watch.
+
+CREATE FUNCTION voiding.counters()
+  RETURNS TABLE (service text, handled bigint, failed bigint, retried bigint, dead bigint)
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_counters';
+COMMENT ON FUNCTION voiding.counters() IS 'internal: see stats';
+
+CREATE FUNCTION voiding.serving()
+  RETURNS TABLE (worker integer, pid integer, restarts integer, problem text)
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_serving';
+COMMENT ON FUNCTION voiding.serving() IS 'internal: see worker';
+
+CREATE VIEW voiding.worker AS
+  SELECT s.worker, s.pid, a.backend_start AS started_at, a.state, a.query AS activity, s.restarts, s.problem
+    FROM voiding.serving() s LEFT JOIN pg_stat_activity a USING (pid);
+COMMENT ON VIEW voiding.worker IS 'background workers that serve this database';
+
+CREATE VIEW voiding.stats AS
+  SELECT c.name, jsonb_build_object('service', s.service) AS labels, c.value::numeric
+    FROM voiding.counters() s,
+         LATERAL (VALUES ('handled', s.handled), ('failed', s.failed), ('retried', s.retried), ('dead', s.dead)) c(name, value)
+  UNION ALL
+  SELECT 'pending', jsonb_build_object('service', s.name), count(o.id)
+    FROM voiding.service s LEFT JOIN voiding.outbox o ON o.destination = s.name GROUP BY s.name
+  UNION ALL
+  SELECT 'oldest_pending_seconds', jsonb_build_object('service', s.name),
+         coalesce(round(extract(epoch FROM voiding.now() - min(o.created_at)), 3), 0)
+    FROM voiding.service s LEFT JOIN voiding.outbox o ON o.destination = s.name GROUP BY s.name
+  UNION ALL
+  SELECT 'dead_letters', '{}', count(*) FROM voiding.dead_letter
+  UNION ALL
+  SELECT 'parked', '{}', count(*) FROM voiding.parked_event
+  UNION ALL
+  SELECT 'processes', jsonb_build_object('type', a.type, 'state', a.state), count(*)
+    FROM voiding.active_process a GROUP BY a.type, a.state
+  UNION ALL
+  SELECT 'timer_lag_seconds', '{}',
+         coalesce(round(extract(epoch FROM greatest(voiding.now() - min(t.due_at), interval '0')), 3), 0) FROM voiding.timer t
+  UNION ALL
+  SELECT 'workers', '{}', count(w.pid) FROM voiding.serving() w
+  UNION ALL
+  SELECT 'worker_restarts', '{}', coalesce(max(w.restarts), 0) FROM voiding.serving() w;
+COMMENT ON VIEW voiding.stats IS
+  'figures: handled, failed, retried, dead since the server started; what waits, how old it is, timer lag, workers';
