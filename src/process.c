@@ -353,9 +353,10 @@ move(VdProcess *p, VdEvent *ev)
 /*
  * Start a process. It is decided first and then inserted; should another one
  * with its type and key be there by then, nothing has been written, and the
- * event belongs to that one ("conflict": "return").
+ * event belongs to that one ("conflict": "return"). Returns whether a process
+ * has been started.
  */
-static void
+static bool
 start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 {
 	VdProcess	p = {.id = *id,.type = def->type,.version = def->version,.key = (char *) key,
@@ -370,7 +371,7 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 	bool		written;
 
 	if (t == NULL)
-		return;
+		return false;
 	p.started_at = p.since = vd_now();
 	vd_step_take(def, &p, t, ev->data, &fx);
 	to_row(&p, v, n);
@@ -380,7 +381,7 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 		if (lock_by_key(def->type, key, &p))
 		{
 			move(&p, ev);
-			return;
+			return false;
 		}
 	}
 	CommandCounterIncrement();
@@ -393,6 +394,7 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 	vd_event_step(ev, &p, ev->type, NULL, fx.commands, NULL);
 	if (!fx.entered->final)
 		vd_unpark(def, &p, ev);
+	return true;
 }
 
 /* the business key that a type reads from this event, or NULL */
@@ -466,8 +468,7 @@ react(VdListener *l, VdEvent *ev, bool *taken)
 		pg_uuid_t	id = *taken ? vd_uuid_derive(&ev->correlation, def->type, key)
 			: ev->correlation;
 
-		*taken = true;
-		start(def, key, ev, &id);
+		*taken |= start(def, key, ev, &id);
 	}
 	else
 		vd_park(ev, def, key, NULL);
