@@ -4,6 +4,7 @@
 -- checked first; what needs the shape to be right (who reaches whom) only then.
 
 CREATE TYPE voiding.definition_fault AS (place text, fault text, remedy text);
+COMMENT ON TYPE voiding.definition_fault IS 'something wrong with a process definition: where, what, what to do';
 
 CREATE FUNCTION voiding.is_path(v text) RETURNS boolean
   LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -273,7 +274,7 @@ $$;
 COMMENT ON FUNCTION voiding.not_yet(jsonb) IS 'internal';
 
 CREATE FUNCTION voiding.check_definition(definition jsonb) RETURNS SETOF voiding.definition_fault
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN QUERY SELECT * FROM voiding.bad_top(definition);

@@ -70,7 +70,12 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON voiding.event
   FOR EACH ROW EXECUTE FUNCTION voiding.keep_events();
 
 CREATE FUNCTION voiding.redact_event(event_id uuid, reason text) RETURNS void
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.redact_event(uuid, text) IS
+  'replace an event''s data by who redacted it, when and why; the event itself stays';
+
+CREATE FUNCTION voiding.do_redact_event(event_id uuid, reason text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF coalesce(reason, '') = '' THEN
@@ -79,14 +84,13 @@ BEGIN
   PERFORM set_config('voiding.redacting', event_id::text, true);
   UPDATE voiding.event e
      SET data = jsonb_build_object('redacted', jsonb_build_object('by', voiding.caller(), 'at', voiding.now(), 'reason', reason))
-   WHERE e.event_id = redact_event.event_id;
+   WHERE e.event_id = do_redact_event.event_id;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no event %', event_id USING ERRCODE = 'no_data_found';
   END IF;
   PERFORM set_config('voiding.redacting', '', true);
 END $$;
-COMMENT ON FUNCTION voiding.redact_event(uuid, text) IS
-  'replace an event''s data by who redacted it, when and why; the event itself stays';
+COMMENT ON FUNCTION voiding.do_redact_event(uuid, text) IS 'internal';
 
 CREATE FUNCTION voiding.emit_event() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_emit_event';

@@ -54,13 +54,18 @@ COMMENT ON FUNCTION voiding.note_repair(text, voiding.outbox, text) IS 'internal
 
 -- Back into the outbox, with the same seq: before all that was sent later.
 CREATE FUNCTION voiding.retry_message(id uuid, reason text DEFAULT NULL) RETURNS integer
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.retry_message(uuid, text) IS
+  'try a dead letter again, or one that waits for its next attempt at once; returns for how many receivers';
+
+CREATE FUNCTION voiding.do_retry_message(id uuid, reason text) RETURNS integer
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   d voiding.dead_letter;
   n integer := 0;
 BEGIN
-  FOR d IN DELETE FROM voiding.dead_letter x WHERE x.id = retry_message.id RETURNING x.* LOOP
+  FOR d IN DELETE FROM voiding.dead_letter x WHERE x.id = do_retry_message.id RETURNING x.* LOOP
     n := n + 1;
     PERFORM voiding.note_repair('MessageRetried', voiding.as_message(d), reason);
     IF d.destination = 'voiding' THEN
@@ -72,7 +77,7 @@ BEGIN
       PERFORM voiding.hint(d.destination, d.type, d.id);
     END IF;
   END LOOP;
-  FOR d IN DELETE FROM voiding.outbox x WHERE x.id = retry_message.id AND x.attempts > 0
+  FOR d IN DELETE FROM voiding.outbox x WHERE x.id = do_retry_message.id AND x.attempts > 0
            RETURNING x.*, NULL::timestamptz, NULL::text LOOP
     n := n + 1;
     INSERT INTO voiding.outbox
@@ -86,11 +91,15 @@ BEGIN
   END IF;
   RETURN n;
 END $$;
-COMMENT ON FUNCTION voiding.retry_message(uuid, text) IS
-  'try a dead letter again, or one that waits for its next attempt at once; returns for how many receivers';
+COMMENT ON FUNCTION voiding.do_retry_message(uuid, text) IS 'internal';
 
 CREATE FUNCTION voiding.discard_message(id uuid, reason text) RETURNS integer
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.discard_message(uuid, text) IS
+  'take a dead letter or a waiting message out, with a reason; a process whose command it was takes its onError';
+
+CREATE FUNCTION voiding.do_discard_message(id uuid, reason text) RETURNS integer
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   d voiding.dead_letter;
@@ -99,11 +108,11 @@ BEGIN
   IF coalesce(reason, '') = '' THEN
     RAISE EXCEPTION 'to discard a message needs a reason' USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  FOR d IN DELETE FROM voiding.dead_letter x WHERE x.id = discard_message.id RETURNING x.* LOOP
+  FOR d IN DELETE FROM voiding.dead_letter x WHERE x.id = do_discard_message.id RETURNING x.* LOOP
     n := n + 1;
     PERFORM voiding.note_repair('MessageDiscarded', voiding.as_message(d), reason);
   END LOOP;
-  FOR d IN DELETE FROM voiding.outbox x WHERE x.id = discard_message.id
+  FOR d IN DELETE FROM voiding.outbox x WHERE x.id = do_discard_message.id
            RETURNING x.*, NULL::timestamptz, NULL::text LOOP
     n := n + 1;
     PERFORM voiding.note_repair('MessageDiscarded', voiding.as_message(d), reason);
@@ -114,8 +123,7 @@ BEGIN
   END IF;
   RETURN n;
 END $$;
-COMMENT ON FUNCTION voiding.discard_message(uuid, text) IS
-  'take a dead letter or a waiting message out, with a reason; a process whose command it was takes its onError';
+COMMENT ON FUNCTION voiding.do_discard_message(uuid, text) IS 'internal';
 
 CREATE FUNCTION voiding.no_message(id uuid) RETURNS void
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

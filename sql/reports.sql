@@ -205,7 +205,7 @@ BEGIN
   END LOOP;
   IF NOT found_one THEN
     RAISE EXCEPTION 'customer "%" has nothing to publish%', left(publish_report.customer_id, 200),
-                    coalesce(format(' in %s', left(publish_report.currency, 20)), '')
+                    coalesce(' in ' || left(publish_report.currency, 20), '')
       USING ERRCODE = 'VD04C',
             HINT = 'Its documents are published already, being voided, or not yet in its report.';
   END IF;

@@ -161,7 +161,7 @@ fill_capture(Capture *c, TriggerData *td)
 				 errmsg("trigger \"%s\" of relation \"%s\" does not say which event it emits",
 						trg->tgname, RelationGetRelationName(rel)),
 				 errhint("CREATE TRIGGER ... EXECUTE FUNCTION voiding.emit_event('EventType', 'column', ...)")));
-	vd_event_check_name("type", trg->tgargs[0], VD_MAX_NAME);
+	vd_event_check_type(trg->tgargs[0]);
 	c->relid = RelationGetRelid(rel);
 	c->type = pstrdup(trg->tgargs[0]);
 	c->source = source_of(rel);

@@ -82,14 +82,15 @@ typedef struct Batch
 	bool	   *skip;			/* something before it for its key has failed */
 	int			n;
 	int			done;			/* handled or put back */
+	bool		in_savepoint;	/* the caller of dispatch() is */
 } Batch;
 
 static void
-run_one(VdMessage *m)
+run_one(VdMessage *m, bool in_savepoint)
 {
 	if (!vd_delete(VD_OUTBOX, &m->tid))
 		return;					/* a client has taken it away */
-	vd_handler_run(m);
+	vd_handler_run(m, in_savepoint);
 	CommandCounterIncrement();
 }
 
@@ -109,7 +110,7 @@ try_range(Batch *b, int lo, int hi)
 		{
 			CHECK_FOR_INTERRUPTS();
 			if (!b->skip[i])
-				run_one(b->messages[i]);
+				run_one(b->messages[i], b->in_savepoint);
 		}
 		ReleaseCurrentSubTransaction();
 	}
@@ -164,7 +165,7 @@ run_range(Batch *b, int lo, int hi)
 static int
 run_batch(List *messages)
 {
-	Batch		b = {.n = list_length(messages)};
+	Batch		b = {.n = list_length(messages),.in_savepoint = IsSubTransaction()};
 	ListCell   *lc;
 	int			i = 0;
 
@@ -230,7 +231,7 @@ dispatch(const char *service, int batch_size)
 	MemoryContext old = MemoryContextSwitchTo(round);
 	int			done = 0;
 
-	vd_fire_deferred();
+	vd_fire_callers_triggers(IsSubTransaction());
 	for (;;)
 	{
 		List	   *messages;

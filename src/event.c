@@ -37,6 +37,23 @@ vd_event_check_name(const char *what, const char *value, size_t limit)
 						what, strlen(value), limit)));
 }
 
+/* a type that a service may use: the engine's own are not */
+void
+vd_event_check_type(const char *type)
+{
+	static const char *const reserved[] = {
+		"ProcessFailureAcknowledged", "DeadlinePassed", "CommandFailed",
+		"ParkedEventDelivered", "MessageRetried", "MessageDiscarded"
+	};
+
+	vd_event_check_name("type", type, VD_MAX_NAME);
+	for (size_t i = 0; i < lengthof(reserved); i++)
+		if (strcmp(type, reserved[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_RESERVED_NAME),
+					 errmsg("event type \"%s\" is the engine's own", type)));
+}
+
 /* stamp correlation and causation; a correlation from a row goes first */
 void
 vd_event_stamp(VdEvent *ev, const pg_uuid_t *from_row)
@@ -250,7 +267,7 @@ voiding_emit(PG_FUNCTION_ARGS)
 
 	ev.type = argument_text(fcinfo, 0, "type");
 	ev.subject = argument_text(fcinfo, 1, "subject");
-	vd_event_check_name("type", ev.type, VD_MAX_NAME);
+	vd_event_check_type(ev.type);
 	vd_event_check_name("subject", ev.subject, VD_MAX_KEY_BYTES);
 	ev.data = PG_ARGISNULL(2) ? vd_json_empty() : PG_GETARG_JSONB_P(2);
 	if (!JB_ROOT_IS_OBJECT(ev.data))

@@ -12,8 +12,10 @@
  * they never meet a user's advisory locks:
  *	  (bucket, OWNER)  held exclusively by a worker, shared by dispatch()
  *	  (bucket, WORK)   held exclusively by one dispatch() at a time
- * A dispatch() passes over the buckets of a worker and waits for another
- * dispatch(), in ascending order, so that what it was told about is handled.
+ * A dispatch() passes over the buckets of a worker. It waits for another
+ * dispatch() as long as its transaction has written nothing, and passes over
+ * that one's buckets afterwards: who waits with locks in hand can deadlock. So
+ * a client that calls it until it returns 0 has seen all that it was told of.
  */
 #include "postgres.h"
 
@@ -220,8 +222,8 @@ lock_bucket(int16 bucket)
 	SET_LOCKTAG_ADVISORY(work, MyDatabaseId, bucket, LOCK_WORK, LOCK_CLASS);
 	if (LockAcquire(&owner, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
-	(void) LockAcquire(&work, ExclusiveLock, false, false);
-	return true;
+	return LockAcquire(&work, ExclusiveLock, false,
+					   TransactionIdIsValid(GetTopTransactionIdIfAny())) != LOCKACQUIRE_NOT_AVAIL;
 }
 
 static bool

@@ -20,6 +20,7 @@ int			vd_retry_max = 5 * 60 * 1000;
 int			vd_park_for = 24 * 3600;
 int			vd_clock_offset = 0;
 bool		vd_notify = true;
+static char *redacting = NULL;
 
 void		_PG_init(void);
 
@@ -79,6 +80,12 @@ _PG_init(void)
 							 "Send hints with NOTIFY.",
 							 NULL, &vd_notify, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("voiding.redacting",
+							   "The event that redact_event() is redacting.",
+							   NULL, &redacting, "",
+							   PGC_SUSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
+							   NULL, NULL, NULL);
 	MarkGUCPrefixReserved("voiding");
+	vd_guard_init();
 	vd_notify_init();
 }

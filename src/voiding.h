@@ -29,8 +29,6 @@
 #include "compat.h"
 
 /* Our SQLSTATEs; doc/errors.md lists them and a test compares. */
-#define ERRCODE_VD_NO_DOCUMENT			MAKE_SQLSTATE('V','D','0','4','A')
-#define ERRCODE_VD_NO_PROCESS			MAKE_SQLSTATE('V','D','0','4','B')
 #define ERRCODE_VD_BAD_ARGUMENT			MAKE_SQLSTATE('V','D','2','2','B')
 #define ERRCODE_VD_BAD_WAIT				MAKE_SQLSTATE('V','D','2','5','A')
 
@@ -282,6 +280,7 @@ typedef struct VdEvent
 } VdEvent;
 
 extern pg_uuid_t vd_last_begun;
+extern void vd_event_check_type(const char *type);
 extern void vd_event_check_name(const char *what, const char *value, size_t limit);
 extern void vd_event_stamp(VdEvent *ev, const pg_uuid_t *from_row);
 extern void vd_event_append(VdEvent *ev);
@@ -364,7 +363,11 @@ extern void vd_notify_add(const char *name, const char *type, const pg_uuid_t *i
 extern const VdMessage *vd_current_message;	/* NULL outside handlers */
 extern Oid	vd_current_owner;	/* of the handler that runs, or InvalidOid */
 extern bool vd_handler_is_here(const char *service, const char *type);
-extern void vd_handler_run(const VdMessage *m);
-extern void vd_fire_deferred(void);
+extern void vd_handler_run(const VdMessage *m, bool in_savepoint);
+
+/* ---- guard.c ---- */
+extern void vd_guard_init(void);
+extern void vd_fire_handlers_triggers(bool in_savepoint);
+extern void vd_fire_callers_triggers(bool in_savepoint);
 
 #endif							/* VOIDING_H */
