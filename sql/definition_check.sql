@@ -253,7 +253,7 @@ BEGIN
     IF e.value ? 'for' AND NOT voiding.is_duration(e.value ->> 'for') THEN
       RETURN NEXT (m, format('%s is not a duration', e.value -> 'for'), 'write an ISO 8601 duration: "P7D"')::voiding.definition_fault;
     END IF;
-    IF NOT EXISTS (SELECT FROM jsonb_path_query(definition, 'strict $.**.on, $.start') o WHERE jsonb_typeof(o) = 'object' AND o ? e.key)
+    IF NOT EXISTS (SELECT FROM jsonb_path_query(definition, 'lax $.**.on') o WHERE jsonb_typeof(o) = 'object' AND o ? e.key)
        AND NOT coalesce(definition -> 'start' ? e.key, false) THEN
       RETURN NEXT (m, 'no state waits for it', 'take it away, or name it in "on"')::voiding.definition_fault;
     END IF;

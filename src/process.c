@@ -278,7 +278,8 @@ write_step(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool written)
 	}
 	if (fx->entered)
 	{
-		p->since = vd_now();
+		if (!written)
+			p->since = vd_now();
 		open_task(p, fx->entered, event);
 	}
 	to_row(p, v, n);
