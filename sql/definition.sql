@@ -138,7 +138,9 @@ BEGIN
     RETURN newest.version;
   END IF;
   PERFORM voiding.refuse_definition(name, definition);
-  following := coalesce(newest.version, 0) + 1;
+  -- after drop_process_type() too a version is never used again
+  following := 1 + greatest(coalesce(newest.version, 0),
+    (SELECT coalesce(max(f.version), 0) FROM voiding.finished_process f WHERE f.type = do_create_process_type.name));
   INSERT INTO voiding.process_type (name, version, definition, compiled, created_by)
   VALUES (do_create_process_type.name, following, do_create_process_type.definition,
           voiding.compile_states(do_create_process_type.definition), voiding.caller());

@@ -31,6 +31,7 @@ AS $$
   SELECT 'a step that was taken is one of the definition', h.process_id::text, format('step %s: %s from %s to %s', h.step, h.event, h.from_state, h.to_state)
     FROM voiding.process_history h JOIN voiding.process p USING (process_id)
    WHERE h.from_state IS DISTINCT FROM h.to_state
+     AND EXISTS (SELECT FROM voiding.process_type d WHERE d.name = p.type AND d.version = p.version)
      AND NOT EXISTS (SELECT FROM voiding.transition t
                       WHERE t.process_type = p.type AND t.version = p.version
                         AND t.from_state = coalesce(h.from_state, '(start)'))

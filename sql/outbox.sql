@@ -161,7 +161,5 @@ COMMENT ON FUNCTION voiding.park_again(voiding.dead_letter) IS 'internal';
 
 -- what C does for the messages that it writes
 CREATE FUNCTION voiding.hint(service text, type text, id uuid) RETURNS void
-  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT pg_notify('voiding_' || service, jsonb_build_object('type', type, 'id', id)::text)
-       WHERE current_setting('voiding.notify')::boolean $$;
-COMMENT ON FUNCTION voiding.hint(text, text, uuid) IS 'internal';
+  LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'voiding_hint';
+COMMENT ON FUNCTION voiding.hint(text, text, uuid) IS 'internal: NOTIFY at commit';

@@ -80,18 +80,21 @@ typedef struct Batch
 {
 	VdMessage **messages;
 	bool	   *skip;			/* something before it for its key has failed */
+	bool	   *gone;
 	int			n;
 	int			done;			/* handled or put back */
 	bool		in_savepoint;	/* the caller of dispatch() is */
 } Batch;
 
-static void
+/* false: somebody has taken the message away meanwhile */
+static bool
 run_one(VdMessage *m, bool in_savepoint)
 {
 	if (!vd_delete(VD_OUTBOX, &m->tid))
-		return;					/* a client has taken it away */
+		return false;
 	vd_handler_run(m, in_savepoint);
 	CommandCounterIncrement();
+	return true;
 }
 
 /* run messages lo..hi-1 in one subtransaction; the error if one fails */
@@ -110,7 +113,7 @@ try_range(Batch *b, int lo, int hi)
 		{
 			CHECK_FOR_INTERRUPTS();
 			if (!b->skip[i])
-				run_one(b->messages[i], b->in_savepoint);
+				b->gone[i] = !run_one(b->messages[i], b->in_savepoint);
 		}
 		ReleaseCurrentSubTransaction();
 	}
@@ -148,7 +151,7 @@ run_range(Batch *b, int lo, int hi)
 	if (error == NULL)
 	{
 		for (int i = lo; i < hi; i++)
-			b->done += b->skip[i] ? 0 : 1;
+			b->done += b->skip[i] || b->gone[i] ? 0 : 1;
 		return;
 	}
 	if (hi - lo == 1)
@@ -171,6 +174,7 @@ run_batch(List *messages)
 
 	b.messages = palloc(sizeof(VdMessage *) * b.n);
 	b.skip = palloc0(sizeof(bool) * b.n);
+	b.gone = palloc0(sizeof(bool) * b.n);
 	foreach(lc, messages)
 		b.messages[i++] = lfirst(lc);
 	run_range(&b, 0, b.n);

@@ -12,11 +12,15 @@
 
 #include "access/xact.h"
 #include "commands/async.h"
+#include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
 #include "voiding.h"
+
+PG_FUNCTION_INFO_V1(voiding_hint);
 
 #define MAX_HINTS 100
 
@@ -111,4 +115,16 @@ vd_notify_add(const char *name, const char *type, const pg_uuid_t *id)
 		c->payloads = lappend(c->payloads, buf.data);
 	}
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * voiding.hint(service text, type text, id uuid) RETURNS void, internal: the
+ * same for messages that SQL puts into the outbox.
+ */
+Datum
+voiding_hint(PG_FUNCTION_ARGS)
+{
+	vd_notify_add(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
+				  PG_GETARG_UUID_P(2));
+	PG_RETURN_VOID();
 }

@@ -35,6 +35,7 @@
 #define LOCK_CLASS	0x564F		/* field4 of our advisory locks; users have 1 and 2 */
 #define LOCK_OWNER	1
 #define LOCK_WORK	2
+#define PATIENCE	5			/* ms that a lock is waited for by who holds others */
 
 /* the bucket of an ordering key: hashtext(key) modulo 64, as SQL computes it */
 int16
@@ -212,6 +213,20 @@ rows_of_bucket(int16 bucket, const char *service)
 	return c.rows;
 }
 
+/* who has just committed lets go of it in a moment */
+static bool
+lock_soon(LOCKTAG *tag)
+{
+	for (int i = 0; i < PATIENCE; i++)
+	{
+		if (LockAcquire(tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+			return true;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
+	}
+	return false;
+}
+
 static bool
 lock_bucket(int16 bucket)
 {
@@ -222,8 +237,12 @@ lock_bucket(int16 bucket)
 	SET_LOCKTAG_ADVISORY(work, MyDatabaseId, bucket, LOCK_WORK, LOCK_CLASS);
 	if (LockAcquire(&owner, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
-	return LockAcquire(&work, ExclusiveLock, false,
-					   TransactionIdIsValid(GetTopTransactionIdIfAny())) != LOCKACQUIRE_NOT_AVAIL;
+	if (LockAcquire(&work, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+		return lock_soon(&work);
+	(void) LockAcquire(&work, ExclusiveLock, false, false);
+	return true;
 }
 
 static bool
@@ -292,6 +311,7 @@ take_from_bucket(int16 bucket, const char *service, int limit)
 	if (chosen == NIL || !lock_bucket(bucket))
 		return NIL;
 	/* look again: whoever had the lock has changed what is there */
+	vd_check_snapshot();
 	chosen = choose(rows_of_bucket(bucket, service), limit);
 	rel = table_open(vd_table_oid(VD_OUTBOX), AccessShareLock);
 	slot = table_slot_create(rel, NULL);

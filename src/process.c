@@ -163,11 +163,14 @@ set_timers(const VdProcess *p, List *timers)
 	}
 }
 
-/* tasks are SQL (sql/task.sql): they are rare, and people are slow */
-static void
+/* the id of the task; tasks are SQL (sql/task.sql): they are rare, and people are slow */
+static pg_uuid_t
 call_task(const char *sql, const VdProcess *p, Jsonb *task)
 {
 	VdIdentity	saved;
+	pg_uuid_t	id = {0};
+	Datum		result;
+	bool		isnull;
 	Oid			types[] = {UUIDOID, JSONBOID};
 	Datum		args[] = {UUIDPGetDatum(&p->id), JsonbPGetDatum(task)};
 
@@ -175,8 +178,12 @@ call_task(const char *sql, const VdProcess *p, Jsonb *task)
 	if (SPI_connect() != SPI_OK_CONNECT ||
 		SPI_execute_with_args(sql, 2, types, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not change a task");
+	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		id = *DatumGetUUIDP(result);
 	SPI_finish();
 	vd_return(&saved);
+	return id;
 }
 
 static void
@@ -184,7 +191,7 @@ withdraw_task(VdProcess *p)
 {
 	if (p->task == NULL)
 		return;
-	call_task("SELECT voiding.withdraw_task($1, $2)", p, vd_json_empty());
+	(void) call_task("SELECT voiding.withdraw_task($1, $2)", p, vd_json_empty());
 	p->task = NULL;
 }
 
@@ -193,13 +200,14 @@ open_task(VdProcess *p, VdState *state, Jsonb *event)
 {
 	VdScope		scope = vd_scope(p, event);
 	Jsonb	   *task;
+	pg_uuid_t	id;
 
 	if (state->task == NULL)
 		return;
 	task = vd_json_object(state->task, &scope);
 	p->task = vd_json_text(vd_json_get(task, "type"));
-	call_task("SELECT voiding.open_task($1, $2)", p, task);
-	vd_notify_add("task", p->task, &p->id);
+	id = call_task("SELECT voiding.open_task($1, $2)", p, task);
+	vd_notify_add("task", p->task, &id);
 }
 
 static void

@@ -79,7 +79,22 @@ typedef struct Writer
 static Writer writers[MAX_WRITERS];
 static int	nwriters = 0;
 
+static void relation_changed(Datum arg, Oid relid);
+static void end_of_transaction(XactEvent event, void *arg);
+
 /* ---- names ---- */
+
+static void
+init_once(void)
+{
+	static bool done = false;
+
+	if (done)
+		return;
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	RegisterXactCallback(end_of_transaction, NULL);
+	done = true;
+}
 
 static Oid
 relation_by_name(const char *name)
@@ -97,6 +112,7 @@ relation_by_name(const char *name)
 Oid
 vd_table_oid(VdTable table)
 {
+	init_once();
 	if (!OidIsValid(tables[table].relid))
 		tables[table].relid = relation_by_name(tables[table].name);
 	return tables[table].relid;
@@ -106,6 +122,7 @@ vd_table_oid(VdTable table)
 int64
 vd_next_position(void)
 {
+	init_once();
 	if (!OidIsValid(position_seq))
 		position_seq = relation_by_name("position");
 	return nextval_internal(position_seq, false);
@@ -136,18 +153,6 @@ end_of_transaction(XactEvent event, void *arg)
 }
 
 /* ---- writers ---- */
-
-static void
-init_once(void)
-{
-	static bool done = false;
-
-	if (done)
-		return;
-	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
-	RegisterXactCallback(end_of_transaction, NULL);
-	done = true;
-}
 
 static void
 make_writer(Writer *w, Relation rel)
@@ -186,7 +191,6 @@ open_writer(Relation rel)
 {
 	Writer	   *w = NULL;
 
-	init_once();
 	if (has_before_trigger(rel))
 	{
 		w = palloc(sizeof(Writer));

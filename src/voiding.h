@@ -359,6 +359,9 @@ extern void vd_outbox_retry(VdMessage *m, TimestampTz when);
 extern void vd_notify_init(void);
 extern void vd_notify_add(const char *name, const char *type, const pg_uuid_t *id);
 
+/* ---- wait.c ---- */
+extern void vd_check_snapshot(void);
+
 /* ---- handler.c ---- */
 extern const VdMessage *vd_current_message;	/* NULL outside handlers */
 extern Oid	vd_current_owner;	/* of the handler that runs, or InvalidOid */

@@ -112,21 +112,20 @@ running_in(TransactionId xid, Snapshot s)
 }
 
 /*
- * voiding.check_snapshot() RETURNS void: for a decision that needs all that
- * is committed, after its lock is held. Does nothing under READ COMMITTED,
- * where the next statement sees it.
- *
- * Errors: 40001 when a transaction has ended since the snapshot was taken.
+ * For a decision that needs all that is committed, after its lock is held:
+ * error 40001 when a transaction has ended since the snapshot of this
+ * (REPEATABLE READ or SERIALIZABLE) transaction. Under READ COMMITTED the
+ * next statement sees everything, and there is nothing to check.
  */
-Datum
-voiding_check_snapshot(PG_FUNCTION_ARGS)
+void
+vd_check_snapshot(void)
 {
 	Snapshot	ours;
 	Snapshot	latest;
 	bool		stale;
 
 	if (!IsolationUsesXactSnapshot())
-		PG_RETURN_VOID();
+		return;
 	ours = GetTransactionSnapshot();
 	latest = GetLatestSnapshot();
 	stale = !TransactionIdEquals(ours->xmax, latest->xmax);
@@ -137,5 +136,14 @@ voiding_check_snapshot(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not serialize access: other transactions have ended since the snapshot"),
 				 errhint("The transaction might succeed if retried.")));
+}
+
+/*
+ * voiding.check_snapshot() RETURNS void: the same for services.
+ */
+Datum
+voiding_check_snapshot(PG_FUNCTION_ARGS)
+{
+	vd_check_snapshot();
 	PG_RETURN_VOID();
 }

@@ -4,7 +4,7 @@ CREATE DATABASE regress_two_types;
 \c regress_two_types
 \set SHOW_CONTEXT never
 CREATE EXTENSION voiding;
-SET statement_timeout = '30s';
+SET statement_timeout = '10s';
 SELECT voiding.create_service('shop');
 CREATE TABLE shop.done (n int GENERATED ALWAYS AS IDENTITY, what text, order_id text, process uuid);
 CREATE FUNCTION shop.pack(order_id text, process_id uuid) RETURNS void LANGUAGE plpgsql AS $$

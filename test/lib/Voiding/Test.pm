@@ -6,7 +6,6 @@ use strict;
 use warnings;
 
 use Exporter 'import';
-use JSON::PP;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
