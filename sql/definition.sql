@@ -50,7 +50,7 @@ COMMENT ON FUNCTION voiding.long_form(jsonb, text) IS 'internal';
 -- says of all ordinary states is written out for each of them.
 CREATE FUNCTION voiding.transitions_of(definition jsonb)
   RETURNS TABLE (from_state text, trigger text, name text, ordinal integer, body jsonb)
-  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql IMMUTABLE SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
   WITH state AS (SELECT key AS name, value AS s FROM jsonb_each(definition -> 'states')),
   said AS (
@@ -91,7 +91,7 @@ $$;
 COMMENT ON FUNCTION voiding.compile_actions(jsonb) IS 'internal';
 
 CREATE FUNCTION voiding.compile_states(definition jsonb) RETURNS jsonb
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql STABLE SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT jsonb_strip_nulls(jsonb_build_object(
     'timers', (SELECT jsonb_agg('@' || k ORDER BY k) FROM jsonb_object_keys(definition -> 'after') k),

@@ -25,7 +25,7 @@ COMMENT ON COLUMN voiding.event.subject IS 'what it is about; the ordering key o
 COMMENT ON COLUMN voiding.event.correlation_id IS 'the conversation; of a process its id';
 COMMENT ON COLUMN voiding.event.causation_id IS 'the message whose handler said it';
 COMMENT ON COLUMN voiding.event.xid IS 'the transaction that wrote it, for readers by snapshot';
-COMMENT ON COLUMN voiding.event.process_id IS 'the first process that it moved';
+COMMENT ON COLUMN voiding.event.process_id IS 'the process that it moved; for each further one there is an event ProcessMoved';
 COMMENT ON COLUMN voiding.event.steps IS 'what it did to processes: see process_history';
 
 CREATE TABLE voiding.event_p0 PARTITION OF voiding.event FOR VALUES FROM (MINVALUE) TO (10000000);

@@ -153,6 +153,10 @@ BEGIN
     RAISE EXCEPTION 'the event has no key for process type "%"', d.aggregatetype
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Discard it with discard_message(), and emit a right one.';
   END IF;
+  IF EXISTS (SELECT FROM voiding.finished_process f WHERE f.process_id = d.correlation_id AND f.type = d.aggregatetype) THEN
+    RAISE EXCEPTION 'the process that the event was for has ended'
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Discard it with discard_message().';
+  END IF;
   INSERT INTO voiding.parked_event (position, process_type, key, event_id, type, source, subject, correlation_id, causation_id, data, parked_at, expires_at)
   VALUES (d.seq, d.aggregatetype, key, d.id, d.type, d.source, d.aggregateid, d.correlation_id, d.causation_id, d.payload, voiding.now(),
           voiding.now() + coalesce((definition #>> ARRAY['events', d.type, 'for'])::interval, current_setting('voiding.park_for')::interval));

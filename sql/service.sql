@@ -166,6 +166,7 @@ BEGIN
     PERFORM voiding.check_member(pg_get_userbyid(f.proowner), format('register function %s', handler));
     is_wrong := CASE
       WHEN f.prokind <> 'f' THEN 'it is not a plain function'
+      WHEN f.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) THEN 'it is a trigger function'
       WHEN f.provariadic <> 0 THEN 'it is variadic'
       WHEN f.pronargs > 32 THEN 'it has more than 32 arguments'
       WHEN EXISTS (SELECT FROM unnest(f.proargtypes) a(t) JOIN pg_type y ON y.oid = t AND y.typtype = 'p') THEN 'it has an argument of a pseudo-type'

@@ -301,11 +301,8 @@ from_json(Argument *a, JsonbValue *v, bool *isnull)
 	*isnull = false;
 	if (a->type == JSONBOID)
 		return JsonbPGetDatum(jb);
-	if (v->type == jbvBinary && OidIsValid(get_element_type(a->base)))
-		return evaluate(psprintf("ARRAY(SELECT pg_catalog.jsonb_array_elements_text($1))::%s",
-								 type_name(a->base)), a, jb, isnull);
-	if (v->type == jbvBinary && type_is_rowtype(a->base))
-		return evaluate(psprintf("pg_catalog.jsonb_populate_record(NULL::%s, $1)",
+	if (v->type == jbvBinary && (OidIsValid(get_element_type(a->base)) || type_is_rowtype(a->base)))
+		return evaluate(psprintf("(SELECT x FROM pg_catalog.jsonb_to_record(pg_catalog.jsonb_build_object('x', $1)) AS r(x %s))",
 								 type_name(a->base)), a, jb, isnull);
 	return InputFunctionCall(&a->in, JsonbToCString(NULL, &jb->root, VARSIZE(jb)), a->ioparam, -1);
 }

@@ -242,6 +242,7 @@ lock_bucket(int16 bucket)
 	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
 		return lock_soon(&work);
 	(void) LockAcquire(&work, ExclusiveLock, false, false);
+	vd_check_snapshot();		/* what the other one did must be visible */
 	return true;
 }
 
@@ -311,7 +312,6 @@ take_from_bucket(int16 bucket, const char *service, int limit)
 	if (chosen == NIL || !lock_bucket(bucket))
 		return NIL;
 	/* look again: whoever had the lock has changed what is there */
-	vd_check_snapshot();
 	chosen = choose(rows_of_bucket(bucket, service), limit);
 	rel = table_open(vd_table_oid(VD_OUTBOX), AccessShareLock);
 	slot = table_slot_create(rel, NULL);

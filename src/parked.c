@@ -244,7 +244,7 @@ vd_deliver_parked(const pg_uuid_t *process_id)
 		return false;
 	vd_engine_event(&ev, "ParkedEventDelivered", p.key, vd_json_empty(), &p.id, NULL);
 	vd_unpark(vd_definition(p.type, p.version), &p, &ev);
-	if (ev.steps == NULL)
+	if (ev.steps == NIL)
 		return false;
 	vd_event_write(&ev);
 	return true;

@@ -302,8 +302,23 @@ write_step(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool written)
 	vd_notify_add("process", p->state, &p->id);
 	CommandCounterIncrement();
 	emit_events(p, fx->emits, ev);
-	if (final)
+}
+
+/*
+ * After a step: what is parked can be delivered, or is late. What the step
+ * has emitted may have moved the process already; then that step has done it.
+ */
+static void
+look_at_parked(VdDefinition *def, VdProcess *p, VdEffects *fx, VdEvent *ev)
+{
+	char	   *state = p->state;
+	TimestampTz since = p->since;
+
+	if (fx->entered && fx->entered->final)
 		vd_parked_late(p, ev);
+	else if (fx->emits == NIL ||
+			 (vd_process_lock(&p->id, p) && strcmp(p->state, state) == 0 && p->since == since))
+		vd_unpark(def, p, ev);
 }
 
 /*
@@ -321,8 +336,8 @@ vd_process_step(VdDefinition *def, VdProcess *p, VdTransition *t, VdEvent *ev,
 	vd_step_take(def, p, t, event_data, &fx);
 	write_step(p, &fx, ev, event_data, false);
 	vd_event_step(ev, p, event_type, from, fx.commands, note);
-	if (fx.entered && !fx.entered->final)
-		vd_unpark(def, p, ev);
+	if (fx.entered || note)		/* note: it was parked, and so may be others */
+		look_at_parked(def, p, &fx, ev);
 }
 
 /* ---- reacting ---- */
@@ -369,7 +384,7 @@ static bool
 start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 {
 	VdProcess	p = {.id = *id,.type = def->type,.version = def->version,.key = (char *) key,
-		.data = ev->data,.conversation = ev->correlation
+		.data = ev->data,.conversation = ev->conversation
 	};
 	VdScope		scope = vd_scope(&p, ev->data);
 	VdTransition *t = vd_step_pick(def, START, "start", ev->type, &scope);
@@ -401,8 +416,7 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 		set_timers(&p, def->timers);
 	write_step(&p, &fx, ev, ev->data, written);
 	vd_event_step(ev, &p, ev->type, NULL, fx.commands, NULL);
-	if (!fx.entered->final)
-		vd_unpark(def, &p, ev);
+	look_at_parked(def, &p, &fx, ev);
 	return true;
 }
 
@@ -433,8 +447,8 @@ by_correlation(VdDefinition *def, const char *key, const VdEvent *ev, VdProcess 
 	pg_uuid_t	second;
 
 	*late = false;
-	if (vd_process_lock(&ev->correlation, p) ||
-		(*late = find_finished(&ev->correlation, p)))
+	if (vd_process_lock(&ev->conversation, p) ||
+		(*late = find_finished(&ev->conversation, p)))
 	{
 		*taken = true;
 		if (strcmp(p->type, def->type) == 0)
@@ -443,7 +457,7 @@ by_correlation(VdDefinition *def, const char *key, const VdEvent *ev, VdProcess 
 	*late = false;
 	if (key == NULL)
 		return false;
-	second = vd_uuid_derive(&ev->correlation, def->type, key);
+	second = vd_uuid_derive(&ev->conversation, def->type, key);
 	return vd_process_lock(&second, p) || (*late = find_finished(&second, p));
 }
 
@@ -474,8 +488,8 @@ react(VdListener *l, VdEvent *ev, bool *taken)
 	}
 	else if (l->starts)
 	{
-		pg_uuid_t	id = *taken ? vd_uuid_derive(&ev->correlation, def->type, key)
-			: ev->correlation;
+		pg_uuid_t	id = *taken ? vd_uuid_derive(&ev->conversation, def->type, key)
+			: ev->conversation;
 
 		*taken |= start(def, key, ev, &id);
 	}
@@ -494,6 +508,7 @@ vd_process_react(VdEvent *ev, const VdRoute *route)
 	bool		taken = false;	/* is the correlation some process's id? */
 	ListCell   *lc;
 
+	ev->conversation = ev->correlation;
 	foreach(lc, route->listeners)
 		react(lfirst(lc), ev, &taken);
 }

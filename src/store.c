@@ -164,6 +164,7 @@ make_writer(Writer *w, Relation rel)
 	MemoryContextSwitchTo(w->estate->es_query_cxt);
 	w->rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(w->rri, rel, 0, NULL, 0);	/* 0: no range table */
+	w->estate->es_opened_result_relations = list_make1(w->rri);
 	ExecOpenIndices(w->rri, true);
 	w->indexes = palloc(sizeof(Oid) * (w->rri->ri_NumIndices + 1));
 	for (int i = 0; i < w->rri->ri_NumIndices; i++)
@@ -175,23 +176,23 @@ make_writer(Writer *w, Relation rel)
 }
 
 static bool
-has_before_trigger(Relation rel)
+needs_own_writer(Relation rel)
 {
 	return rel->trigdesc && (rel->trigdesc->trig_insert_before_row ||
-							 rel->trigdesc->trig_update_before_row);
+							 rel->trigdesc->trig_insert_after_row);
 }
 
 /*
- * The writer of a table, its relation and indexes open. A table with BEFORE
- * triggers gets one of its own for each row: such a trigger may come back
- * here while the row is still in the slot.
+ * The writer of a table, its relation and indexes open. A table with triggers
+ * for inserts gets one of its own for each row: such a trigger may come back
+ * here while the row is still in the slot, and keeps things in the state.
  */
 static Writer *
 open_writer(Relation rel)
 {
 	Writer	   *w = NULL;
 
-	if (has_before_trigger(rel))
+	if (needs_own_writer(rel))
 	{
 		w = palloc(sizeof(Writer));
 		make_writer(w, rel);
@@ -229,8 +230,11 @@ close_writer(Writer *w, Relation rel)
 	for (int i = 0; i < w->rri->ri_NumIndices; i++)
 		index_close(w->rri->ri_IndexRelationDescs[i], NoLock);
 	ResetPerTupleExprContext(w->estate);
-	if (has_before_trigger(rel))
+	if (needs_own_writer(rel))
+	{
+		ExecResetTupleTable(w->estate->es_tupleTable, false);
 		FreeExecutorState(w->estate);
+	}
 	table_close(rel, NoLock);
 }
 

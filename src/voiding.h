@@ -263,6 +263,12 @@ extern char *vd_service_of_schema(const char *schema);
 /* ---- event.c ---- */
 typedef struct VdProcess VdProcess;
 
+typedef struct VdSteps			/* of one process */
+{
+	pg_uuid_t	process_id;
+	JsonbParseState *array;		/* open */
+} VdSteps;
+
 typedef struct VdEvent
 {
 	pg_uuid_t	event_id;
@@ -270,13 +276,13 @@ typedef struct VdEvent
 	const char *type;
 	const char *source;
 	const char *subject;
+	pg_uuid_t	conversation;	/* the correlation it came with */
 	pg_uuid_t	correlation;
 	bool		inherited;		/* the correlation came with a message or a row */
 	pg_uuid_t	causation;
 	bool		has_causation;
 	Jsonb	   *data;
-	JsonbParseState *steps;		/* what it moved: an open array, or NULL */
-	pg_uuid_t	process_id;		/* the first process it moved */
+	List	   *steps;			/* of VdSteps: what it did to processes */
 } VdEvent;
 
 extern pg_uuid_t vd_last_begun;
