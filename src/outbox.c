@@ -13,9 +13,10 @@
  *	  (bucket, OWNER)  held exclusively by a worker, shared by dispatch()
  *	  (bucket, WORK)   held exclusively by one dispatch() at a time
  * A dispatch() passes over the buckets of a worker. It waits for another
- * dispatch() as long as its transaction has written nothing, and passes over
- * that one's buckets afterwards: who waits with locks in hand can deadlock. So
- * a client that calls it until it returns 0 has seen all that it was told of.
+ * dispatch() as long as it has no bucket and its transaction has written
+ * nothing, and passes over that one's buckets afterwards: who waits with locks
+ * in hand can deadlock. So a client that calls it until it returns 0 has seen
+ * all that it was told of.
  */
 #include "postgres.h"
 
@@ -228,7 +229,7 @@ lock_soon(LOCKTAG *tag)
 }
 
 static bool
-lock_bucket(int16 bucket)
+lock_bucket(int16 bucket, bool may_wait)
 {
 	LOCKTAG		owner,
 				work;
@@ -239,11 +240,20 @@ lock_bucket(int16 bucket)
 		return false;
 	if (LockAcquire(&work, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
 		return true;
-	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	if (!may_wait)
 		return lock_soon(&work);
 	(void) LockAcquire(&work, ExclusiveLock, false, false);
 	vd_check_snapshot();		/* what the other one did must be visible */
 	return true;
+}
+
+static void
+unlock_bucket(int16 bucket)
+{
+	LOCKTAG		work;
+
+	SET_LOCKTAG_ADVISORY(work, MyDatabaseId, bucket, LOCK_WORK, LOCK_CLASS);
+	(void) LockRelease(&work, ExclusiveLock, false);
 }
 
 static bool
@@ -300,7 +310,7 @@ choose(List *rows, int limit)
 }
 
 static List *
-take_from_bucket(int16 bucket, const char *service, int limit)
+take_from_bucket(int16 bucket, const char *service, int limit, bool may_wait)
 {
 	List	   *chosen = choose(rows_of_bucket(bucket, service), limit);
 	List	   *messages = NIL;
@@ -309,7 +319,7 @@ take_from_bucket(int16 bucket, const char *service, int limit)
 	Snapshot	snapshot;
 	ListCell   *lc;
 
-	if (chosen == NIL || !lock_bucket(bucket))
+	if (chosen == NIL || !lock_bucket(bucket, may_wait))
 		return NIL;
 	/* look again: whoever had the lock has changed what is there */
 	chosen = choose(rows_of_bucket(bucket, service), limit);
@@ -326,6 +336,8 @@ take_from_bucket(int16 bucket, const char *service, int limit)
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
+	if (messages == NIL)
+		unlock_bucket(bucket);
 	return messages;
 }
 
@@ -340,13 +352,15 @@ vd_outbox_take(const char *service, int limit)
 	static int	first = 0;
 	List	   *messages = NIL;
 	int			begin = first++ % VD_BUCKETS;
+	bool		has_written = TransactionIdIsValid(GetTopTransactionIdIfAny());
 
 	for (int i = 0; i < VD_BUCKETS && list_length(messages) < limit; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		messages = list_concat(messages,
 							   take_from_bucket((begin + i) % VD_BUCKETS, service,
-												limit - list_length(messages)));
+												limit - list_length(messages),
+												messages == NIL && !has_written));
 	}
 	return messages;
 }
