@@ -62,6 +62,7 @@ put_back(VdMessage *m, const ErrorData *e)
 {
 	const char *sqlstate = pstrdup(unpack_sql_state(e->sqlerrcode));
 
+	vd_check_snapshot();		/* it may have failed for what it could not see */
 	if (!vd_delete(VD_OUTBOX, &m->tid))
 		return;
 	m->attempts++;

@@ -12,12 +12,17 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/xid8.h"
 
 #include "voiding.h"
+
+PG_FUNCTION_INFO_V1(voiding_next_xid);
 
 typedef struct Parked
 {
@@ -248,4 +253,13 @@ vd_deliver_parked(const pg_uuid_t *process_id)
 		return false;
 	vd_event_write(&ev);
 	return true;
+}
+
+/*
+ * voiding.next_xid() RETURNS xid8, internal: the next transaction id.
+ */
+Datum
+voiding_next_xid(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_FULLTRANSACTIONID(ReadNextFullTransactionId());
 }
