@@ -28,6 +28,7 @@ start_instance() {
 		max_prepared_transactions = 10
 		max_connections = 50
 		timezone = 'UTC'
+		voiding.workers = 0
 	EOF
 	pg_ctl -D build/data -l build/server.log -w start >/dev/null ||
 		{ cat build/server.log >&2; return 1; }

@@ -50,7 +50,7 @@ COMMENT ON FUNCTION voiding.long_form(jsonb, text) IS 'internal';
 -- says of all ordinary states is written out for each of them.
 CREATE FUNCTION voiding.transitions_of(definition jsonb)
   RETURNS TABLE (from_state text, trigger text, name text, ordinal integer, body jsonb)
-  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql IMMUTABLE SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
   WITH state AS (SELECT key AS name, value AS s FROM jsonb_each(definition -> 'states')),
   said AS (
@@ -91,7 +91,7 @@ $$;
 COMMENT ON FUNCTION voiding.compile_actions(jsonb) IS 'internal';
 
 CREATE FUNCTION voiding.compile_states(definition jsonb) RETURNS jsonb
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql STABLE SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT jsonb_strip_nulls(jsonb_build_object(
     'timers', (SELECT jsonb_agg('@' || k ORDER BY k) FROM jsonb_object_keys(definition -> 'after') k),
@@ -118,7 +118,12 @@ $$;
 COMMENT ON FUNCTION voiding.commands_of(jsonb) IS 'internal';
 
 CREATE FUNCTION voiding.create_process_type(name text, definition jsonb) RETURNS integer
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.create_process_type(text, jsonb) IS
+  'check, compile and keep a definition; returns its version; the same definition again is the same version';
+
+CREATE FUNCTION voiding.do_create_process_type(name text, definition jsonb) RETURNS integer
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   newest voiding.process_type;
@@ -128,42 +133,47 @@ BEGIN
   -- definitions are made one at a time: versions have no gaps and no doubles
   LOCK TABLE voiding.process_type IN SHARE ROW EXCLUSIVE MODE;
   SELECT * INTO newest FROM voiding.process_type p
-   WHERE p.name = create_process_type.name ORDER BY p.version DESC LIMIT 1;
+   WHERE p.name = do_create_process_type.name ORDER BY p.version DESC LIMIT 1;
   IF newest.definition = definition THEN
     RETURN newest.version;
   END IF;
   PERFORM voiding.refuse_definition(name, definition);
-  following := coalesce(newest.version, 0) + 1;
+  -- after drop_process_type() too a version is never used again
+  following := 1 + greatest(coalesce(newest.version, 0),
+    (SELECT coalesce(max(f.version), 0) FROM voiding.finished_process f WHERE f.type = do_create_process_type.name));
   INSERT INTO voiding.process_type (name, version, definition, compiled, created_by)
-  VALUES (create_process_type.name, following, create_process_type.definition,
-          voiding.compile_states(create_process_type.definition), voiding.caller());
+  VALUES (do_create_process_type.name, following, do_create_process_type.definition,
+          voiding.compile_states(do_create_process_type.definition), voiding.caller());
   INSERT INTO voiding.transition (process_type, version, from_state, trigger, name, ordinal, guard, to_state, actions)
-  SELECT create_process_type.name, following, t.from_state, t.trigger, t.name, t.ordinal,
+  SELECT do_create_process_type.name, following, t.from_state, t.trigger, t.name, t.ordinal,
          t.body ->> 'guard', t.body ->> 'target', voiding.compile_actions(t.body)
-    FROM voiding.transitions_of(create_process_type.definition) t;
+    FROM voiding.transitions_of(do_create_process_type.definition) t;
   PERFORM voiding.definitions_changed();
   RETURN following;
 END $$;
-COMMENT ON FUNCTION voiding.create_process_type(text, jsonb) IS
-  'check, compile and keep a definition; returns its version; the same definition again is the same version';
+COMMENT ON FUNCTION voiding.do_create_process_type(text, jsonb) IS 'internal';
 
 CREATE FUNCTION voiding.drop_process_type(name text) RETURNS void
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.drop_process_type(text) IS 'forget a process type, all versions; refused while processes run';
+
+CREATE FUNCTION voiding.do_drop_process_type(name text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   running bigint;
 BEGIN
   LOCK TABLE voiding.process_type IN SHARE ROW EXCLUSIVE MODE;
-  IF NOT EXISTS (SELECT FROM voiding.process_type p WHERE p.name = drop_process_type.name) THEN
+  IF NOT EXISTS (SELECT FROM voiding.process_type p WHERE p.name = do_drop_process_type.name) THEN
     RAISE EXCEPTION 'process type "%" does not exist', name USING ERRCODE = 'undefined_object';
   END IF;
-  SELECT count(*) INTO running FROM voiding.active_process a WHERE a.type = drop_process_type.name;
+  SELECT count(*) INTO running FROM voiding.active_process a WHERE a.type = do_drop_process_type.name;
   IF running > 0 THEN
     RAISE EXCEPTION 'process type "%" is in use: % of its processes have not ended', name, running
       USING ERRCODE = 'dependent_objects_still_exist', HINT = 'SELECT * FROM voiding.ongoing_process shows them.';
   END IF;
-  DELETE FROM voiding.transition t WHERE t.process_type = drop_process_type.name;
-  DELETE FROM voiding.process_type p WHERE p.name = drop_process_type.name;
+  DELETE FROM voiding.transition t WHERE t.process_type = do_drop_process_type.name;
+  DELETE FROM voiding.process_type p WHERE p.name = do_drop_process_type.name;
   PERFORM voiding.definitions_changed();
 END $$;
-COMMENT ON FUNCTION voiding.drop_process_type(text) IS 'forget a process type, all versions; refused while processes run';
+COMMENT ON FUNCTION voiding.do_drop_process_type(text) IS 'internal';

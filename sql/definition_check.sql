@@ -4,6 +4,7 @@
 -- checked first; what needs the shape to be right (who reaches whom) only then.
 
 CREATE TYPE voiding.definition_fault AS (place text, fault text, remedy text);
+COMMENT ON TYPE voiding.definition_fault IS 'something wrong with a process definition: where, what, what to do';
 
 CREATE FUNCTION voiding.is_path(v text) RETURNS boolean
   LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -104,7 +105,7 @@ END $$;
 COMMENT ON FUNCTION voiding.bad_actions(text, jsonb) IS 'internal';
 
 CREATE FUNCTION voiding.bad_transitions(definition jsonb) RETURNS SETOF voiding.definition_fault
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql STABLE SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   t record;
@@ -189,14 +190,14 @@ BEGIN
     IF s ? 'after' THEN
       RETURN NEXT (place, 'a failed state waits for a person and has no deadlines', 'take "after" away')::voiding.definition_fault;
     END IF;
-  ELSIF NOT s ? 'type' AND NOT s ? 'after' AND NOT has_deadline AND coalesce(s ->> 'forever', '') = '' THEN
+  ELSIF NOT s ? 'type' AND coalesce(s -> 'after', '{}') = '{}' AND NOT has_deadline AND coalesce(s ->> 'forever', '') = '' THEN
     RETURN NEXT (place, 'may wait for ever', 'give it "after", or say why with "forever"')::voiding.definition_fault;
   END IF;
 END $$;
 COMMENT ON FUNCTION voiding.bad_state(text, jsonb, boolean) IS 'internal';
 
 CREATE FUNCTION voiding.bad_reach(definition jsonb) RETURNS SETOF voiding.definition_fault
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql STABLE SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
   WITH RECURSIVE edge AS (
     SELECT from_state, body ->> 'target' AS target FROM voiding.transitions_of(definition) WHERE body ? 'target'),
@@ -252,7 +253,7 @@ BEGIN
     IF e.value ? 'for' AND NOT voiding.is_duration(e.value ->> 'for') THEN
       RETURN NEXT (m, format('%s is not a duration', e.value -> 'for'), 'write an ISO 8601 duration: "P7D"')::voiding.definition_fault;
     END IF;
-    IF NOT EXISTS (SELECT FROM jsonb_path_query(definition, 'strict $.**.on, $.start') o WHERE jsonb_typeof(o) = 'object' AND o ? e.key)
+    IF NOT EXISTS (SELECT FROM jsonb_path_query(definition, 'lax $.**.on') o WHERE jsonb_typeof(o) = 'object' AND o ? e.key)
        AND NOT coalesce(definition -> 'start' ? e.key, false) THEN
       RETURN NEXT (m, 'no state waits for it', 'take it away, or name it in "on"')::voiding.definition_fault;
     END IF;
@@ -273,14 +274,19 @@ $$;
 COMMENT ON FUNCTION voiding.not_yet(jsonb) IS 'internal';
 
 CREATE FUNCTION voiding.check_definition(definition jsonb) RETURNS SETOF voiding.definition_fault
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql STABLE SECURITY DEFINER SET jit = off SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RETURN QUERY SELECT * FROM voiding.bad_top(definition);
   IF FOUND THEN
     RETURN;
   END IF;
-  RETURN QUERY SELECT f.* FROM jsonb_each(definition -> 'states') s, voiding.bad_state(s.key, s.value, definition ? 'after') f;
+  RETURN QUERY SELECT f.* FROM jsonb_each(definition -> 'states') s, voiding.bad_state(s.key, s.value, coalesce(definition -> 'after', '{}') <> '{}') f;
+  IF FOUND THEN
+    RETURN;
+  END IF;
+  RETURN QUERY SELECT format('state "%s", %s', s.key, e.key), 'an empty list', 'write {} to ignore it on purpose'
+    FROM jsonb_each(definition -> 'states') s, jsonb_each(coalesce(s.value -> 'on', '{}') || coalesce(s.value -> 'after', '{}')) e WHERE e.value = '[]';
   IF FOUND THEN
     RETURN;
   END IF;

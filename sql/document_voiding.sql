@@ -33,15 +33,17 @@ COMMENT ON FUNCTION voiding.create_document_voiding(name, name) IS
   'make the services Billing and Reports and the process that voids documents, in schemas of these names';
 
 -- Made with the extension where nothing is in the way, and then detached from
--- it. Not during a restore (pg_dump's scripts turn row_security off): there
--- the dump brings the schemas and the rows.
+-- it. Not during a restore (whose session has set xmloption, as all scripts of
+-- pg_dump do): there the dump brings the schemas and the rows.
 DO $install$
 DECLARE
   o record;
 BEGIN
-  IF current_setting('row_security') = 'off' THEN
+  IF (SELECT s.source FROM pg_settings s WHERE s.name = 'xmloption') = 'session' THEN
     RETURN;
   ELSIF to_regnamespace('billing') IS NOT NULL OR to_regnamespace('reports') IS NOT NULL THEN
+    -- CREATE EXTENSION keeps notices to itself
+    PERFORM set_config('client_min_messages', 'notice', true);
     RAISE NOTICE 'schema "billing" or "reports" exists: the voiding process was not made'
       USING HINT = 'SELECT voiding.create_document_voiding(''my_billing'', ''my_reports'');';
     RETURN;

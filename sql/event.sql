@@ -25,7 +25,7 @@ COMMENT ON COLUMN voiding.event.subject IS 'what it is about; the ordering key o
 COMMENT ON COLUMN voiding.event.correlation_id IS 'the conversation; of a process its id';
 COMMENT ON COLUMN voiding.event.causation_id IS 'the message whose handler said it';
 COMMENT ON COLUMN voiding.event.xid IS 'the transaction that wrote it, for readers by snapshot';
-COMMENT ON COLUMN voiding.event.process_id IS 'the first process that it moved';
+COMMENT ON COLUMN voiding.event.process_id IS 'the process that it moved; for each further one there is an event ProcessMoved';
 COMMENT ON COLUMN voiding.event.steps IS 'what it did to processes: see process_history';
 
 CREATE TABLE voiding.event_p0 PARTITION OF voiding.event FOR VALUES FROM (MINVALUE) TO (10000000);
@@ -70,7 +70,12 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON voiding.event
   FOR EACH ROW EXECUTE FUNCTION voiding.keep_events();
 
 CREATE FUNCTION voiding.redact_event(event_id uuid, reason text) RETURNS void
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.redact_event(uuid, text) IS
+  'replace an event''s data by who redacted it, when and why; the event itself stays';
+
+CREATE FUNCTION voiding.do_redact_event(event_id uuid, reason text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF coalesce(reason, '') = '' THEN
@@ -79,14 +84,13 @@ BEGIN
   PERFORM set_config('voiding.redacting', event_id::text, true);
   UPDATE voiding.event e
      SET data = jsonb_build_object('redacted', jsonb_build_object('by', voiding.caller(), 'at', voiding.now(), 'reason', reason))
-   WHERE e.event_id = redact_event.event_id;
+   WHERE e.event_id = do_redact_event.event_id;
   IF NOT FOUND THEN
     RAISE EXCEPTION 'there is no event %', event_id USING ERRCODE = 'no_data_found';
   END IF;
   PERFORM set_config('voiding.redacting', '', true);
 END $$;
-COMMENT ON FUNCTION voiding.redact_event(uuid, text) IS
-  'replace an event''s data by who redacted it, when and why; the event itself stays';
+COMMENT ON FUNCTION voiding.do_redact_event(uuid, text) IS 'internal';
 
 CREATE FUNCTION voiding.emit_event() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_emit_event';

@@ -54,13 +54,18 @@ COMMENT ON FUNCTION voiding.note_repair(text, voiding.outbox, text) IS 'internal
 
 -- Back into the outbox, with the same seq: before all that was sent later.
 CREATE FUNCTION voiding.retry_message(id uuid, reason text DEFAULT NULL) RETURNS integer
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.retry_message(uuid, text) IS
+  'try a dead letter again, or one that waits for its next attempt at once; returns for how many receivers';
+
+CREATE FUNCTION voiding.do_retry_message(id uuid, reason text) RETURNS integer
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   d voiding.dead_letter;
   n integer := 0;
 BEGIN
-  FOR d IN DELETE FROM voiding.dead_letter x WHERE x.id = retry_message.id RETURNING x.* LOOP
+  FOR d IN DELETE FROM voiding.dead_letter x WHERE x.id = do_retry_message.id RETURNING x.* LOOP
     n := n + 1;
     PERFORM voiding.note_repair('MessageRetried', voiding.as_message(d), reason);
     IF d.destination = 'voiding' THEN
@@ -72,7 +77,7 @@ BEGIN
       PERFORM voiding.hint(d.destination, d.type, d.id);
     END IF;
   END LOOP;
-  FOR d IN DELETE FROM voiding.outbox x WHERE x.id = retry_message.id AND x.attempts > 0
+  FOR d IN DELETE FROM voiding.outbox x WHERE x.id = do_retry_message.id AND x.attempts > 0
            RETURNING x.*, NULL::timestamptz, NULL::text LOOP
     n := n + 1;
     INSERT INTO voiding.outbox
@@ -86,11 +91,15 @@ BEGIN
   END IF;
   RETURN n;
 END $$;
-COMMENT ON FUNCTION voiding.retry_message(uuid, text) IS
-  'try a dead letter again, or one that waits for its next attempt at once; returns for how many receivers';
+COMMENT ON FUNCTION voiding.do_retry_message(uuid, text) IS 'internal';
 
 CREATE FUNCTION voiding.discard_message(id uuid, reason text) RETURNS integer
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.discard_message(uuid, text) IS
+  'take a dead letter or a waiting message out, with a reason; a process whose command it was takes its onError';
+
+CREATE FUNCTION voiding.do_discard_message(id uuid, reason text) RETURNS integer
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   d voiding.dead_letter;
@@ -99,11 +108,11 @@ BEGIN
   IF coalesce(reason, '') = '' THEN
     RAISE EXCEPTION 'to discard a message needs a reason' USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  FOR d IN DELETE FROM voiding.dead_letter x WHERE x.id = discard_message.id RETURNING x.* LOOP
+  FOR d IN DELETE FROM voiding.dead_letter x WHERE x.id = do_discard_message.id RETURNING x.* LOOP
     n := n + 1;
     PERFORM voiding.note_repair('MessageDiscarded', voiding.as_message(d), reason);
   END LOOP;
-  FOR d IN DELETE FROM voiding.outbox x WHERE x.id = discard_message.id
+  FOR d IN DELETE FROM voiding.outbox x WHERE x.id = do_discard_message.id
            RETURNING x.*, NULL::timestamptz, NULL::text LOOP
     n := n + 1;
     PERFORM voiding.note_repair('MessageDiscarded', voiding.as_message(d), reason);
@@ -114,8 +123,7 @@ BEGIN
   END IF;
   RETURN n;
 END $$;
-COMMENT ON FUNCTION voiding.discard_message(uuid, text) IS
-  'take a dead letter or a waiting message out, with a reason; a process whose command it was takes its onError';
+COMMENT ON FUNCTION voiding.do_discard_message(uuid, text) IS 'internal';
 
 CREATE FUNCTION voiding.no_message(id uuid) RETURNS void
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -145,6 +153,10 @@ BEGIN
     RAISE EXCEPTION 'the event has no key for process type "%"', d.aggregatetype
       USING ERRCODE = 'invalid_parameter_value', HINT = 'Discard it with discard_message(), and emit a right one.';
   END IF;
+  IF EXISTS (SELECT FROM voiding.finished_process f WHERE f.process_id = d.correlation_id AND f.type = d.aggregatetype) THEN
+    RAISE EXCEPTION 'the process that the event was for has ended'
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Discard it with discard_message().';
+  END IF;
   INSERT INTO voiding.parked_event (position, process_type, key, event_id, type, source, subject, correlation_id, causation_id, data, parked_at, expires_at)
   VALUES (d.seq, d.aggregatetype, key, d.id, d.type, d.source, d.aggregateid, d.correlation_id, d.causation_id, d.payload, voiding.now(),
           voiding.now() + coalesce((definition #>> ARRAY['events', d.type, 'for'])::interval, current_setting('voiding.park_for')::interval));
@@ -153,7 +165,5 @@ COMMENT ON FUNCTION voiding.park_again(voiding.dead_letter) IS 'internal';
 
 -- what C does for the messages that it writes
 CREATE FUNCTION voiding.hint(service text, type text, id uuid) RETURNS void
-  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT pg_notify('voiding_' || service, jsonb_build_object('type', type, 'id', id)::text)
-       WHERE current_setting('voiding.notify')::boolean $$;
-COMMENT ON FUNCTION voiding.hint(text, text, uuid) IS 'internal';
+  LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'voiding_hint';
+COMMENT ON FUNCTION voiding.hint(text, text, uuid) IS 'internal: NOTIFY at commit';

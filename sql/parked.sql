@@ -25,10 +25,16 @@ COMMENT ON COLUMN voiding.parked_event.process_id IS 'the process that it waits 
 COMMENT ON COLUMN voiding.parked_event.watch IS 'a process started meanwhile may not have seen it: transactions below this one; 0: all have';
 SELECT pg_catalog.pg_extension_config_dump('voiding.parked_event', '');
 
+CREATE FUNCTION voiding.next_xid() RETURNS xid8
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_next_xid';
+COMMENT ON FUNCTION voiding.next_xid() IS 'internal: above all transactions that are running';
+
 -- A start and a parking that run at the same time do not see each other's
 -- rows. So a parked event is joined with the active processes again until
 -- every transaction has ended that was running when it was first looked at:
--- any start that missed it is one of those. No lock is needed for that.
+-- any start that missed it is one of those. They are all below the next
+-- transaction id; a snapshot's xmax would not do, since running ones can be
+-- above it. No lock is needed for that.
 CREATE FUNCTION voiding.sweep_parked(batch_size integer) RETURNS TABLE (process_id uuid)
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -50,7 +56,7 @@ BEGIN
        ORDER BY e.position LIMIT 1000 FOR UPDATE SKIP LOCKED),
     looked AS (
       UPDATE voiding.parked_event e
-         SET watch = CASE WHEN o.watch IS NULL THEN pg_snapshot_xmax(now_running) ELSE '0'::xid8 END
+         SET watch = CASE WHEN o.watch IS NULL THEN voiding.next_xid() ELSE '0'::xid8 END
         FROM open o
        WHERE e.position = o.position AND e.process_type = o.process_type
          AND (o.watch IS NULL OR o.watch <= pg_snapshot_xmin(now_running)))

@@ -106,15 +106,20 @@ COMMENT ON VIEW voiding.process IS 'all processes, running and ended';
 
 -- A person has seen a failure. Once is enough: again does nothing.
 CREATE FUNCTION voiding.acknowledge_process_failure(process_id uuid, reason text DEFAULT NULL) RETURNS void
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.acknowledge_process_failure(uuid, text) IS
+  'take note of a failed process, with a reason; it is the completion of its task too';
+
+CREATE FUNCTION voiding.do_acknowledge_process_failure(process_id uuid, reason text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   p voiding.active_process;
 BEGIN
   SELECT * INTO p FROM voiding.active_process a
-   WHERE a.process_id = acknowledge_process_failure.process_id FOR UPDATE;
+   WHERE a.process_id = do_acknowledge_process_failure.process_id FOR UPDATE;
   IF NOT FOUND THEN
-    IF EXISTS (SELECT FROM voiding.finished_process f WHERE f.process_id = acknowledge_process_failure.process_id) THEN
+    IF EXISTS (SELECT FROM voiding.finished_process f WHERE f.process_id = do_acknowledge_process_failure.process_id) THEN
       RETURN;
     END IF;
     RAISE EXCEPTION 'there is no process %', process_id
@@ -129,5 +134,4 @@ BEGIN
   PERFORM voiding.engine_emit('ProcessFailureAcknowledged', p.key,
             jsonb_build_object('process_id', process_id, 'by', voiding.caller(), 'reason', reason), process_id);
 END $$;
-COMMENT ON FUNCTION voiding.acknowledge_process_failure(uuid, text) IS
-  'take note of a failed process, with a reason; it is the completion of its task too';
+COMMENT ON FUNCTION voiding.do_acknowledge_process_failure(uuid, text) IS 'internal';

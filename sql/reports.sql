@@ -6,9 +6,9 @@
 --
 -- The rule that must never break: no document is voided once a report that
 -- contains it has been published. Marking a document is a reservation, made
--- under a share lock of its report; publication locks it for update. A line
--- that is reserved when its report is published is not part of it any more.
--- Only Billing's word ends a reservation. No message updates a row that many
+-- under a share lock of its report: it takes the line out of the report.
+-- Publication locks the report for update, and no line (what is set aside may
+-- be coming back, and wait for that very lock). Only Billing's word ends a reservation. No message updates a row that many
 -- documents share: the total of an open report is a sum over its lines.
 
 SELECT voiding.create_service(:'reports');
@@ -34,12 +34,14 @@ CREATE TABLE :"reports".report_line (
   amount      numeric NOT NULL,
   status      text NOT NULL DEFAULT 'included' CHECK (status IN ('included', 'reserved', 'voided')),
   process_id  uuid,
-  CHECK (status <> 'included' OR report_id IS NOT NULL)
+  reserved_from bigint,
+  CHECK ((status = 'included') = (report_id IS NOT NULL))
 );
 CREATE INDEX report_line_report_id ON :"reports".report_line (report_id);
 COMMENT ON TABLE :"reports".report_line IS 'documents in reports';
 COMMENT ON COLUMN :"reports".report_line.status IS 'reserved: set aside, it is being voided';
-COMMENT ON COLUMN :"reports".report_line.report_id IS 'null: set aside when its report was published';
+COMMENT ON COLUMN :"reports".report_line.report_id IS 'the report that contains it; null: set aside';
+COMMENT ON COLUMN :"reports".report_line.reserved_from IS 'the report that it was set aside from';
 COMMENT ON COLUMN :"reports".report_line.process_id IS 'the process that set it aside';
 
 CREATE TABLE :"reports".refusal (
@@ -58,7 +60,7 @@ CREATE VIEW :"reports".report AS
   SELECT r.report_id, r.customer_id, r.currency, r.status,
          CASE r.status WHEN 'published' THEN r.total
            ELSE coalesce((SELECT sum(l.amount) FROM :"reports".report_line l
-                           WHERE l.report_id = r.report_id AND l.status = 'included'), 0) END AS total,
+                           WHERE l.report_id = r.report_id), 0) END AS total,
          r.published_at, r.opened_at
     FROM :"reports".customer_report r;
 COMMENT ON VIEW :"reports".report IS 'reports with their totals: of an open one computed, of a published one as it was sent';
@@ -69,7 +71,7 @@ CREATE TRIGGER report_published AFTER UPDATE ON :"reports".customer_report
 CREATE TRIGGER marking_succeeded AFTER UPDATE ON :"reports".report_line
   FOR EACH ROW WHEN (OLD.status = 'included' AND NEW.status = 'reserved')
   EXECUTE FUNCTION voiding.emit_event('MarkingDocumentAsVoidedSucceeded', '@correlation=process_id',
-    'document_id', 'report_id', 'amount');
+    'document_id', 'report_id=reserved_from', 'amount');
 CREATE TRIGGER marking_failed AFTER INSERT ON :"reports".refusal
   FOR EACH ROW WHEN (NOT NEW.aborted)
   EXECUTE FUNCTION voiding.emit_event('MarkingDocumentAsVoidedFailed', '@correlation=process_id',
@@ -131,15 +133,16 @@ BEGIN
     RAISE EXCEPTION 'document "%" is still set aside by process %', l.document_id, l.process_id
       USING ERRCODE = 'object_in_use', HINT = 'It is tried again later.';
   END IF;
-  SELECT * INTO r FROM customer_report x WHERE x.report_id = l.report_id FOR SHARE;
+  SELECT * INTO r FROM customer_report x WHERE x.report_id = coalesce(l.report_id, l.reserved_from) FOR SHARE;
   IF l.status = 'included' AND r.status = 'open' THEN
-    UPDATE report_line x SET status = 'reserved', process_id = mark_document_as_voided.process_id
+    UPDATE report_line x
+       SET status = 'reserved', process_id = mark_document_as_voided.process_id, report_id = NULL, reserved_from = l.report_id
      WHERE x.document_id = l.document_id;
   ELSE
     INSERT INTO refusal (process_id, document_id, report_id, published_at, reason)
-    VALUES (mark_document_as_voided.process_id, l.document_id, l.report_id, r.published_at,
+    VALUES (mark_document_as_voided.process_id, l.document_id, r.report_id, r.published_at,
             CASE WHEN l.status = 'voided' THEN format('document %s has been voided by another process', l.document_id)
-                 ELSE format('report %s was published on %s', l.report_id, to_char(r.published_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')) END);
+                 ELSE format('report %s was published on %s', r.report_id, to_char(r.published_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')) END);
   END IF;
 END $$;
 COMMENT ON FUNCTION :"reports".mark_document_as_voided(text, uuid) IS
@@ -174,12 +177,44 @@ BEGIN
    WHERE x.document_id = release_document.document_id AND x.process_id = release_document.correlation_id AND x.status = 'reserved'
      FOR UPDATE;
   IF FOUND THEN
-    UPDATE report_line x SET status = 'included', process_id = NULL, report_id = open_report(l.customer_id, l.currency)
+    UPDATE report_line x
+       SET status = 'included', process_id = NULL, reserved_from = NULL, report_id = open_report(l.customer_id, l.currency)
      WHERE x.document_id = l.document_id;
   END IF;
 END $$;
 COMMENT ON FUNCTION :"reports".release_document(text, uuid) IS
   'handler of DocumentVoidingAborted: back into the customer''s open report';
+
+-- Lock a customer's open reports against marks, all or none: a batch of marks
+-- holds several reports, in any order, and whoever waits for one of them with
+-- another one in hand can meet a deadlock.
+CREATE FUNCTION :"reports".lock_open_reports(customer_id text, currency text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp
+AS $$
+DECLARE
+  id bigint;
+BEGIN
+  LOOP
+    BEGIN
+      PERFORM FROM customer_report x
+        WHERE x.customer_id = lock_open_reports.customer_id AND x.status = 'open'
+          AND (lock_open_reports.currency IS NULL OR x.currency = lock_open_reports.currency)
+          FOR UPDATE NOWAIT;
+      RETURN;
+    EXCEPTION WHEN lock_not_available THEN
+      NULL;                      -- what was locked is free again
+    END;
+    FOR id IN SELECT x.report_id FROM customer_report x
+               WHERE x.customer_id = lock_open_reports.customer_id AND x.status = 'open' LOOP
+      BEGIN                      -- wait until it is free, and let go of it
+        PERFORM FROM customer_report x WHERE x.report_id = id FOR UPDATE;
+        RAISE SQLSTATE 'VD000';
+      EXCEPTION WHEN SQLSTATE 'VD000' THEN
+        NULL;
+      END;
+    END LOOP;
+  END LOOP;
+END $$;
 
 CREATE FUNCTION :"reports".publish_report(customer_id text, currency text DEFAULT NULL) RETURNS SETOF :"reports".report
   LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = :"reports", pg_temp
@@ -189,14 +224,14 @@ DECLARE
   r     customer_report;
   found_one boolean := false;
 BEGIN
+  PERFORM lock_open_reports(publish_report.customer_id, publish_report.currency);
+  PERFORM voiding.check_snapshot();  -- under REPEATABLE READ: do we see all lines?
   FOR r IN SELECT * FROM customer_report x
             WHERE x.customer_id = publish_report.customer_id AND x.status = 'open'
               AND (publish_report.currency IS NULL OR x.currency = publish_report.currency)
             ORDER BY x.report_id FOR UPDATE LOOP
-    PERFORM voiding.check_snapshot();  -- under REPEATABLE READ: do we see all lines?
-    CONTINUE WHEN NOT EXISTS (SELECT FROM report_line l WHERE l.report_id = r.report_id AND l.status = 'included');
+    CONTINUE WHEN NOT EXISTS (SELECT FROM report_line l WHERE l.report_id = r.report_id);
     found_one := true;
-    UPDATE report_line l SET report_id = NULL WHERE l.report_id = r.report_id AND l.status <> 'included';
     UPDATE customer_report x
        SET status = 'published', published_at = clock_timestamp(),
            total = (SELECT sum(l.amount) FROM report_line l WHERE l.report_id = r.report_id)
@@ -205,7 +240,7 @@ BEGIN
   END LOOP;
   IF NOT found_one THEN
     RAISE EXCEPTION 'customer "%" has nothing to publish%', left(publish_report.customer_id, 200),
-                    coalesce(format(' in %s', left(publish_report.currency, 20)), '')
+                    coalesce(' in ' || left(publish_report.currency, 20), '')
       USING ERRCODE = 'VD04C',
             HINT = 'Its documents are published already, being voided, or not yet in its report.';
   END IF;

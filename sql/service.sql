@@ -56,13 +56,18 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION voiding.check_member(text, text) IS 'internal';
 
-CREATE FUNCTION voiding.create_service(name text, owner regrole DEFAULT NULL, schema regnamespace DEFAULT NULL)
-  RETURNS void LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION voiding.create_service(name text, owner regrole DEFAULT NULL, schema regnamespace DEFAULT NULL) RETURNS void
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.create_service(text, regrole, regnamespace) IS
+  'make a schema a service, owned by who owns the schema; without schema, the one with the service''s name, created if missing';
+
+CREATE FUNCTION voiding.do_create_service(name text, owner regrole, schema regnamespace) RETURNS void LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  owner_name  name := coalesce((SELECT r.rolname FROM pg_roles r WHERE r.oid = owner), voiding.caller());
-  schema_name name := coalesce((SELECT n.nspname FROM pg_namespace n WHERE n.oid = schema), name::name);
+  schema_name  name := coalesce((SELECT n.nspname FROM pg_namespace n WHERE n.oid = schema), name::name);
   schema_owner name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace n WHERE n.nspname = schema_name);
+  owner_name   name := coalesce((SELECT r.rolname FROM pg_roles r WHERE r.oid = owner), schema_owner, voiding.caller());
+  namesake     name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace n WHERE n.nspname = do_create_service.name AND n.nspname <> schema_name);
 BEGIN
   PERFORM voiding.check_name('service', name, '^[a-z_][a-z0-9_]{0,49}$');
   IF name IN ('voiding', 'process', 'command', 'task', 'event') THEN
@@ -70,44 +75,54 @@ BEGIN
       USING ERRCODE = 'reserved_name', HINT = format('The channel voiding_%s is the engine''s own.', name);
   END IF;
   PERFORM voiding.check_member(owner_name, format('make a service of role "%s"', owner_name));
+  IF namesake IS NOT NULL THEN
+    PERFORM voiding.check_member(namesake, format('name a service like schema "%s"', name));
+  END IF;
   IF schema_name = 'voiding' OR schema_name LIKE 'pg\_%' OR schema_name = 'information_schema' THEN
     RAISE EXCEPTION 'schema "%" cannot be a service', schema_name USING ERRCODE = 'invalid_parameter_value';
+  ELSIF schema_owner <> owner_name THEN
+    -- who owns a schema can replace all that is in it
+    RAISE EXCEPTION 'service "%" would belong to "%", but its schema "%" to "%"', name, owner_name, schema_name, schema_owner
+      USING ERRCODE = 'insufficient_privilege', HINT = 'A service and its schema have one owner.';
   ELSIF schema_owner IS NOT NULL THEN
-    PERFORM voiding.check_member(schema_owner, format('make schema "%s" a service', schema_name));
+    NULL;
   ELSIF NOT has_database_privilege(voiding.caller(), current_database(), 'CREATE') THEN
     RAISE EXCEPTION 'permission denied to create schema "%"', schema_name USING ERRCODE = 'insufficient_privilege';
   ELSE
     EXECUTE format('CREATE SCHEMA %I AUTHORIZATION %I', schema_name, owner_name);
   END IF;
-  INSERT INTO voiding.service (name, owner, schema) VALUES (create_service.name, owner_name, schema_name);
+  INSERT INTO voiding.service (name, owner, schema) VALUES (do_create_service.name, owner_name, schema_name);
   PERFORM voiding.definitions_changed();
 EXCEPTION WHEN unique_violation THEN
   RAISE EXCEPTION 'service "%" or a service of schema "%" exists already', name, schema_name
     USING ERRCODE = 'duplicate_object';
 END $$;
-COMMENT ON FUNCTION voiding.create_service(text, regrole, regnamespace) IS
-  'make a schema a service; without schema, the one with the service''s name, created if missing';
+COMMENT ON FUNCTION voiding.do_create_service(text, regrole, regnamespace) IS 'internal';
 
 CREATE FUNCTION voiding.drop_service(name text) RETURNS void
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.drop_service(text) IS 'forget a service; its schema stays; refused while it is in use';
+
+CREATE FUNCTION voiding.do_drop_service(name text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   used text;
 BEGIN
-  PERFORM voiding.check_member((SELECT s.owner FROM voiding.get_service(drop_service.name) s),
+  PERFORM voiding.check_member((SELECT s.owner FROM voiding.get_service(do_drop_service.name) s),
                                format('drop service "%s"', name));
   SELECT INTO used CASE
-    WHEN EXISTS (SELECT FROM voiding.handler h WHERE h.service = drop_service.name) THEN 'it handles messages'
-    WHEN EXISTS (SELECT FROM voiding.outbox o WHERE o.destination = drop_service.name) THEN 'messages wait for it' END;
+    WHEN EXISTS (SELECT FROM voiding.handler h WHERE h.service = do_drop_service.name) THEN 'it handles messages'
+    WHEN EXISTS (SELECT FROM voiding.outbox o WHERE o.destination = do_drop_service.name) THEN 'messages wait for it' END;
   IF used IS NOT NULL THEN
     RAISE EXCEPTION 'service "%" is in use: %', name, used
       USING ERRCODE = 'dependent_objects_still_exist',
             HINT = 'Drop its commands with drop_command(), its subscriptions with unsubscribe().';
   END IF;
-  DELETE FROM voiding.service s WHERE s.name = drop_service.name;
+  DELETE FROM voiding.service s WHERE s.name = do_drop_service.name;
   PERFORM voiding.definitions_changed();
 END $$;
-COMMENT ON FUNCTION voiding.drop_service(text) IS 'forget a service; its schema stays; refused while it is in use';
+COMMENT ON FUNCTION voiding.do_drop_service(text) IS 'internal';
 
 CREATE FUNCTION voiding.get_service(name text) RETURNS voiding.service
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -141,7 +156,7 @@ BEGIN
     SELECT x.name INTO service FROM voiding.service x JOIN pg_namespace n ON n.nspname = x.schema
      WHERE n.oid = f.pronamespace;
     IF service IS NULL THEN
-      RAISE EXCEPTION 'the schema of % is not a service', coalesce(handler::text, 'no handler')
+      RAISE EXCEPTION 'the schema of % is not a service', coalesce(handler::text, 'the handler')
         USING ERRCODE = 'undefined_object', HINT = 'Make it one with create_service(), or name the service.';
     END IF;
   END IF;
@@ -151,6 +166,7 @@ BEGIN
     PERFORM voiding.check_member(pg_get_userbyid(f.proowner), format('register function %s', handler));
     is_wrong := CASE
       WHEN f.prokind <> 'f' THEN 'it is not a plain function'
+      WHEN f.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) THEN 'it is a trigger function'
       WHEN f.provariadic <> 0 THEN 'it is variadic'
       WHEN f.pronargs > 32 THEN 'it has more than 32 arguments'
       WHEN EXISTS (SELECT FROM unnest(f.proargtypes) a(t) JOIN pg_type y ON y.oid = t AND y.typtype = 'p') THEN 'it has an argument of a pseudo-type'
@@ -177,16 +193,24 @@ END $$;
 COMMENT ON FUNCTION voiding.register_handler(text, text, regproc, text) IS 'internal';
 
 CREATE FUNCTION voiding.create_command(name text, handler regproc DEFAULT NULL, service text DEFAULT NULL) RETURNS void
-  LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT voiding.register_handler('command', name, handler, service) $$;
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
 COMMENT ON FUNCTION voiding.create_command(text, regproc, text) IS
   'a command and its handler; the service is the one that owns the handler''s schema; no handler: received outside';
 
+CREATE FUNCTION voiding.do_create_command(name text, handler regproc, service text) RETURNS void
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT voiding.register_handler('command', name, handler, service) $$;
+COMMENT ON FUNCTION voiding.do_create_command(text, regproc, text) IS 'internal';
+
 CREATE FUNCTION voiding.subscribe(event_type text, handler regproc, service text DEFAULT NULL) RETURNS void
-  LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT voiding.register_handler('event', event_type, handler, service) $$;
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
 COMMENT ON FUNCTION voiding.subscribe(text, regproc, text) IS
   'give events of this type to a function of a service; one handler a service and type';
+
+CREATE FUNCTION voiding.do_subscribe(event_type text, handler regproc, service text) RETURNS void
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT voiding.register_handler('event', event_type, handler, service) $$;
+COMMENT ON FUNCTION voiding.do_subscribe(text, regproc, text) IS 'internal';
 
 CREATE FUNCTION voiding.remove_handler(kind text, type text, service text) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -199,7 +223,7 @@ BEGIN
      AND (remove_handler.service IS NULL OR x.service = remove_handler.service)
    ORDER BY x.service LIMIT 1;
   IF NOT FOUND THEN
-    RAISE EXCEPTION '% "%" has no handler%', kind, type, coalesce(format(' in service "%s"', service), '')
+    RAISE EXCEPTION '% "%" has no handler%', kind, type, coalesce(' in service "' || service || '"', '')
       USING ERRCODE = 'undefined_object';
   END IF;
   PERFORM voiding.check_member((voiding.get_service(h.service)).owner, format('remove a handler of service "%s"', h.service));
@@ -213,11 +237,15 @@ END $$;
 COMMENT ON FUNCTION voiding.remove_handler(text, text, text) IS 'internal';
 
 CREATE FUNCTION voiding.drop_command(name text) RETURNS void
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.drop_command(text) IS 'forget a command; refused while a process type sends it or messages wait';
+
+CREATE FUNCTION voiding.do_drop_command(name text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   sender text := (SELECT format('%s version %s', p.name, p.version) FROM voiding.process_type p
-                   WHERE drop_command.name = ANY (voiding.commands_of(p.definition)) LIMIT 1);
+                   WHERE do_drop_command.name = ANY (voiding.commands_of(p.definition)) LIMIT 1);
 BEGIN
   IF sender IS NOT NULL THEN
     RAISE EXCEPTION 'command "%" is in use: process type % sends it', name, sender
@@ -225,9 +253,13 @@ BEGIN
   END IF;
   PERFORM voiding.remove_handler('command', name, NULL);
 END $$;
-COMMENT ON FUNCTION voiding.drop_command(text) IS 'forget a command; refused while a process type sends it or messages wait';
+COMMENT ON FUNCTION voiding.do_drop_command(text) IS 'internal';
 
 CREATE FUNCTION voiding.unsubscribe(event_type text, service text) RETURNS void
-  LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$ SELECT voiding.remove_handler('event', event_type, service) $$;
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
 COMMENT ON FUNCTION voiding.unsubscribe(text, text) IS 'end a subscription; refused while messages wait for it';
+
+CREATE FUNCTION voiding.do_unsubscribe(event_type text, service text) RETURNS void
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT voiding.remove_handler('event', event_type, service) $$;
+COMMENT ON FUNCTION voiding.do_unsubscribe(text, text) IS 'internal';

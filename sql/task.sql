@@ -20,11 +20,12 @@ COMMENT ON TABLE voiding.task IS 'work for people';
 SELECT pg_catalog.pg_extension_config_dump('voiding.task', '');
 
 -- called by the process manager
-CREATE FUNCTION voiding.open_task(process_id uuid, task jsonb) RETURNS void
+CREATE FUNCTION voiding.open_task(process_id uuid, task jsonb) RETURNS uuid
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
   INSERT INTO voiding.task (task_id, type, state, document, process_id, created_at, updated_at)
   SELECT voiding.uuid(), task ->> 'type', 'ready', coalesce(task -> 'with', '{}'), process_id, n, n FROM voiding.now() n
+  RETURNING task_id
 $$;
 COMMENT ON FUNCTION voiding.open_task(uuid, jsonb) IS 'internal';
 
@@ -36,7 +37,7 @@ AS $$
 $$;
 COMMENT ON FUNCTION voiding.close_task(uuid, text) IS 'internal';
 
-CREATE FUNCTION voiding.withdraw_task(process_id uuid, unused jsonb) RETURNS void
+CREATE FUNCTION voiding.withdraw_task(process_id uuid, unused jsonb) RETURNS uuid
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT voiding.close_task(process_id, 'cancelled') $$;
+AS $$ SELECT voiding.close_task(process_id, 'cancelled'); SELECT NULL::uuid $$;
 COMMENT ON FUNCTION voiding.withdraw_task(uuid, jsonb) IS 'internal';

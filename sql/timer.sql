@@ -15,7 +15,13 @@ SELECT pg_catalog.pg_extension_config_dump('voiding.timer', '');
 
 CREATE FUNCTION voiding.due_timers(batch_size integer) RETURNS TABLE (process_id uuid, name text)
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT t.process_id, t.name FROM voiding.timer t WHERE t.due_at <= (SELECT voiding.now()) ORDER BY t.due_at LIMIT batch_size $$;
+AS $$
+  SELECT t.process_id, t.name FROM voiding.timer t
+   WHERE t.due_at <= (SELECT voiding.now())
+     -- a failed process is exempt; its own deadline counts again when it goes on
+     AND NOT (t.name LIKE '@%' AND EXISTS (SELECT FROM voiding.active_process a WHERE a.process_id = t.process_id AND a.failed))
+   ORDER BY t.due_at LIMIT batch_size
+$$;
 COMMENT ON FUNCTION voiding.due_timers(integer) IS 'internal';
 
 CREATE FUNCTION voiding.move_timer(process_id uuid, name text, due_at timestamptz) RETURNS void

@@ -25,8 +25,7 @@ CREATE VIEW voiding.process_history AS
          (SELECT string_agg(c, ', ') FROM jsonb_array_elements_text(s.step -> 'send') c) AS command,
          e.recorded_at AS at, e.actor, s.step ->> 'note' AS note, e.source, e.data, e.event_id, e.position
     FROM voiding.process p
-    JOIN voiding.event e ON e.process_id IN (p.process_id, p.conversation)
-   CROSS JOIN LATERAL jsonb_array_elements(e.steps) WITH ORDINALITY AS s(step, n)
-   WHERE (s.step ->> 'process_id')::uuid = p.process_id;
+    JOIN voiding.event e ON e.process_id = p.process_id
+   CROSS JOIN LATERAL jsonb_array_elements(e.steps) WITH ORDINALITY AS s(step, n);
 COMMENT ON VIEW voiding.process_history IS
   'a row for each step: the event, from which state to which, the commands sent; note: ignored, late, parked, was parked, discarded';

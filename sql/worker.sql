@@ -11,7 +11,12 @@ COMMENT ON FUNCTION voiding.stop() IS 'internal: stop_workers()';
 -- What was asked for is kept as a setting of the database, so that the first
 -- message after a restart of the server can bring the workers back.
 CREATE FUNCTION voiding.start_workers(n integer DEFAULT NULL) RETURNS integer
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.start_workers(integer) IS
+  'let background workers serve this database, n of them (default: voiding.workers); returns how many run';
+
+CREATE FUNCTION voiding.do_start_workers(n integer) RETURNS integer
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   wanted integer := coalesce(n, nullif(current_setting('voiding.workers')::integer, 0), 1);
@@ -21,18 +26,21 @@ BEGIN
   EXECUTE format('ALTER DATABASE %I SET voiding.autostart = on', current_database());
   RETURN wanted;
 END $$;
-COMMENT ON FUNCTION voiding.start_workers(integer) IS
-  'let background workers serve this database, n of them (default: voiding.workers); returns how many run';
+COMMENT ON FUNCTION voiding.do_start_workers(integer) IS 'internal';
 
 CREATE FUNCTION voiding.stop_workers() RETURNS void
-  LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.stop_workers() IS 'stop the workers of this database; messages wait, or are dispatched by hand';
+
+CREATE FUNCTION voiding.do_stop_workers() RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   PERFORM voiding.stop();
   EXECUTE format('ALTER DATABASE %I RESET voiding.workers', current_database());
   EXECUTE format('ALTER DATABASE %I RESET voiding.autostart', current_database());
 END $$;
-COMMENT ON FUNCTION voiding.stop_workers() IS 'stop the workers of this database; messages wait, or are dispatched by hand';
+COMMENT ON FUNCTION voiding.do_stop_workers() IS 'internal';
 
 CREATE FUNCTION voiding.wait_settled(process_id uuid, timeout interval) RETURNS boolean
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_wait_settled';

@@ -43,6 +43,7 @@ typedef struct Capture			/* what a trigger captures; one per trigger */
 	char	   *source;
 	int			ncolumns;
 	CaptureColumn *columns;
+	MemoryContext memory;		/* of the strings and columns */
 	int			subject;		/* attno */
 	int			correlation;	/* attno, or 0 */
 } Capture;
@@ -161,7 +162,7 @@ fill_capture(Capture *c, TriggerData *td)
 				 errmsg("trigger \"%s\" of relation \"%s\" does not say which event it emits",
 						trg->tgname, RelationGetRelationName(rel)),
 				 errhint("CREATE TRIGGER ... EXECUTE FUNCTION voiding.emit_event('EventType', 'column', ...)")));
-	vd_event_check_name("type", trg->tgargs[0], VD_MAX_NAME);
+	vd_event_check_type(trg->tgargs[0]);
 	c->relid = RelationGetRelid(rel);
 	c->type = pstrdup(trg->tgargs[0]);
 	c->source = source_of(rel);
@@ -199,9 +200,13 @@ capture_of(TriggerData *td)
 		return c;
 	fill_capture(&fresh, td);	/* may fail; then nothing is remembered */
 	c = hash_search(captures, &id, HASH_ENTER, &found);
+	if (found)					/* a row further out may be using it */
+		MemoryContextSetParent(c->memory, TopTransactionContext);
 	fresh.trigger = id;
+	fresh.memory = AllocSetContextCreate(TopMemoryContext, "voiding capture",
+										 ALLOCSET_SMALL_SIZES);
 	*c = fresh;
-	old = MemoryContextSwitchTo(TopMemoryContext);
+	old = MemoryContextSwitchTo(c->memory);
 	c->type = pstrdup(fresh.type);
 	c->source = pstrdup(fresh.source);
 	c->columns = palloc(sizeof(CaptureColumn) * fresh.ncolumns);

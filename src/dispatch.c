@@ -83,6 +83,7 @@ put_back(VdMessage *m, const ErrorData *e)
 {
 	const char *sqlstate = pstrdup(unpack_sql_state(e->sqlerrcode));
 
+	vd_check_snapshot();		/* it may have failed for what it could not see */
 	if (!vd_delete(VD_OUTBOX, &m->tid))
 		return;
 	count(m, FAILED);
@@ -105,17 +106,21 @@ typedef struct Batch
 {
 	VdMessage **messages;
 	bool	   *skip;			/* something before it for its key has failed */
+	bool	   *gone;
 	int			n;
 	int			done;			/* handled or put back */
+	bool		in_savepoint;	/* the caller of dispatch() is */
 } Batch;
 
-static void
-run_one(VdMessage *m)
+/* false: somebody has taken the message away meanwhile */
+static bool
+run_one(VdMessage *m, bool in_savepoint)
 {
 	if (!vd_delete(VD_OUTBOX, &m->tid))
-		return;					/* a client has taken it away */
-	vd_handler_run(m);
+		return false;
+	vd_handler_run(m, in_savepoint);
 	CommandCounterIncrement();
+	return true;
 }
 
 /* run messages lo..hi-1 in one subtransaction; the error if one fails */
@@ -134,7 +139,7 @@ try_range(Batch *b, int lo, int hi)
 		{
 			CHECK_FOR_INTERRUPTS();
 			if (!b->skip[i])
-				run_one(b->messages[i]);
+				b->gone[i] = !run_one(b->messages[i], b->in_savepoint);
 		}
 		ReleaseCurrentSubTransaction();
 	}
@@ -184,7 +189,7 @@ run_range(Batch *b, int lo, int hi)
 	if (error == NULL)
 	{
 		for (int i = lo; i < hi; i++)
-			if (!b->skip[i])
+			if (!b->skip[i] && !b->gone[i])
 			{
 				b->done++;
 				count(b->messages[i], HANDLED);
@@ -213,12 +218,13 @@ run_range(Batch *b, int lo, int hi)
 int
 vd_run_batch(List *messages)
 {
-	Batch		b = {.n = list_length(messages)};
+	Batch		b = {.n = list_length(messages),.in_savepoint = IsSubTransaction()};
 	ListCell   *lc;
 	int			i = 0;
 
 	b.messages = palloc(sizeof(VdMessage *) * b.n);
 	b.skip = palloc0(sizeof(bool) * b.n);
+	b.gone = palloc0(sizeof(bool) * b.n);
 	foreach(lc, messages)
 		b.messages[i++] = lfirst(lc);
 	run_range(&b, 0, b.n);
@@ -298,7 +304,7 @@ dispatch(const char *service, int batch_size)
 	MemoryContext old = MemoryContextSwitchTo(round);
 	int			done = 0;
 
-	vd_fire_deferred();
+	vd_fire_callers_triggers(IsSubTransaction());
 	for (;;)
 	{
 		List	   *messages;

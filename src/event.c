@@ -37,6 +37,23 @@ vd_event_check_name(const char *what, const char *value, size_t limit)
 						what, strlen(value), limit)));
 }
 
+/* a type that a service may use: the engine's own are not */
+void
+vd_event_check_type(const char *type)
+{
+	static const char *const reserved[] = {
+		"ProcessFailureAcknowledged", "DeadlinePassed", "CommandFailed",
+		"ParkedEventDelivered", "ProcessMoved", "MessageRetried", "MessageDiscarded"
+	};
+
+	vd_event_check_name("type", type, VD_MAX_NAME);
+	for (size_t i = 0; i < lengthof(reserved); i++)
+		if (strcmp(type, reserved[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_RESERVED_NAME),
+					 errmsg("event type \"%s\" is the engine's own", type)));
+}
+
 /* stamp correlation and causation; a correlation from a row goes first */
 void
 vd_event_stamp(VdEvent *ev, const pg_uuid_t *from_row)
@@ -67,6 +84,25 @@ vd_event_position(VdEvent *ev)
 		ev->position = vd_next_position();
 }
 
+static VdSteps *
+steps_of(VdEvent *ev, const VdProcess *p)
+{
+	ListCell   *lc;
+	VdSteps    *s;
+
+	foreach(lc, ev->steps)
+	{
+		s = lfirst(lc);
+		if (vd_uuid_equal(&s->process_id, &p->id))
+			return s;
+	}
+	s = palloc0(sizeof(VdSteps));
+	s->process_id = p->id;
+	pushJsonbValue(&s->array, WJB_BEGIN_ARRAY, NULL);
+	ev->steps = lappend(ev->steps, s);
+	return s;
+}
+
 /*
  * Note on the event what it did to a process. note: NULL for a plain step,
  * else "ignored", "late", "parked", "was parked" or "discarded".
@@ -75,14 +111,9 @@ void
 vd_event_step(VdEvent *ev, const VdProcess *p, const char *event_type,
 			  const char *from, List *commands, const char *note)
 {
-	JsonbParseState **ps = &ev->steps;
+	JsonbParseState **ps = &steps_of(ev, p)->array;
 	ListCell   *lc;
 
-	if (*ps == NULL)
-	{
-		pushJsonbValue(ps, WJB_BEGIN_ARRAY, NULL);
-		ev->process_id = p->id;
-	}
 	pushJsonbValue(ps, WJB_BEGIN_OBJECT, NULL);
 	vd_json_push_text(ps, "process_id", vd_uuid_text(&p->id));
 	vd_json_push_text(ps, "event", event_type);
@@ -140,11 +171,9 @@ tell_subscribers(const VdEvent *ev, const VdRoute *route)
 	}
 }
 
-/* Write the row, and messages for those who subscribe. */
-void
-vd_event_write(VdEvent *ev)
+static void
+write_row(VdEvent *ev, VdSteps *steps)
 {
-	const VdRoute *route = vd_route(ev->type);
 	Datum		v[Ev_natts];
 	bool		n[Ev_natts] = {false};
 
@@ -161,14 +190,38 @@ vd_event_write(VdEvent *ev)
 	v[Ev_recorded_at] = TimestampTzGetDatum(vd_now());
 	v[Ev_xid] = FullTransactionIdGetDatum(GetTopFullTransactionId());
 	v[Ev_actor] = actor();
-	v[Ev_process_id] = UUIDPGetDatum(&ev->process_id);
-	n[Ev_process_id] = n[Ev_steps] = ev->steps == NULL;
-	v[Ev_steps] = ev->steps
-		? JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&ev->steps, WJB_END_ARRAY, NULL)))
-		: (Datum) 0;
+	n[Ev_process_id] = n[Ev_steps] = steps == NULL;
+	if (steps)
+	{
+		v[Ev_process_id] = UUIDPGetDatum(&steps->process_id);
+		v[Ev_steps] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&steps->array,
+																	  WJB_END_ARRAY, NULL)));
+	}
 	vd_insert(VD_EVENT, v, n);
-	tell_subscribers(ev, route);
 	vd_notify_add("event", ev->type, &ev->event_id);
+}
+
+/*
+ * Write the row, and messages for those who subscribe. A row says what was
+ * done to one process; for each further one there is another row, an event of
+ * the engine.
+ */
+void
+vd_event_write(VdEvent *ev)
+{
+	ListCell   *lc;
+
+	write_row(ev, ev->steps ? linitial(ev->steps) : NULL);
+	for_each_from(lc, ev->steps, 1)
+	{
+		VdSteps    *steps = lfirst(lc);
+		VdEvent		more;
+
+		vd_engine_event(&more, "ProcessMoved", ev->subject, ev->data, &steps->process_id,
+						&ev->event_id);
+		write_row(&more, steps);
+	}
+	tell_subscribers(ev, vd_route(ev->type));
 }
 
 /* Append a stamped event: processes react first, then it is written. */
@@ -250,7 +303,7 @@ voiding_emit(PG_FUNCTION_ARGS)
 
 	ev.type = argument_text(fcinfo, 0, "type");
 	ev.subject = argument_text(fcinfo, 1, "subject");
-	vd_event_check_name("type", ev.type, VD_MAX_NAME);
+	vd_event_check_type(ev.type);
 	vd_event_check_name("subject", ev.subject, VD_MAX_KEY_BYTES);
 	ev.data = PG_ARGISNULL(2) ? vd_json_empty() : PG_GETARG_JSONB_P(2);
 	if (!JB_ROOT_IS_OBJECT(ev.data))

@@ -14,13 +14,12 @@
 #include "access/xact.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "commands/trigger.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
-#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/inval.h"
@@ -33,13 +32,16 @@
 
 #include "voiding.h"
 
-#define MAX_ARGS 32				/* two bits of a plan's mask each */
+#define MAX_ARGS 32				/* create_command() and subscribe() see to it */
 
-typedef struct Call				/* prepared, for one shape of message */
+typedef struct Argument
 {
-	uint64		shape;
-	SPIPlanPtr	plan;
-} Call;
+	char	   *name;
+	Oid			type;
+	Oid			base;			/* the type below a domain */
+	FmgrInfo	in;				/* its input function */
+	Oid			ioparam;
+} Argument;
 
 typedef struct Handler
 {
@@ -48,14 +50,13 @@ typedef struct Handler
 	char	   *function;		/* signature; NULL: received outside */
 	bool		registered;
 	bool		bound;			/* the rest is known */
-	Oid			oid;
+	FmgrInfo	fn;
 	Oid			owner;
+	bool		returns_set;
 	char	   *path;			/* search_path while it runs */
 	int			nargs;
-	char	  **names;
-	Oid		   *types;
+	Argument	args[MAX_ARGS];
 	int			ndefaults;		/* the last n arguments have one */
-	List	   *plans;			/* of Call */
 } Handler;
 
 const VdMessage *vd_current_message = NULL;
@@ -77,8 +78,6 @@ static void
 refresh(void)
 {
 	uint64		generation = vd_definitions_generation();
-	ListCell   *lc,
-			   *p;
 
 	if (cache == NULL)
 	{
@@ -88,9 +87,6 @@ refresh(void)
 	}
 	if (generation == cached_generation && !functions_changed)
 		return;
-	foreach(lc, handlers)
-		foreach(p, ((Handler *) lfirst(lc))->plans)
-			SPI_freeplan(((Call *) lfirst(p))->plan);
 	handlers = NIL;
 	MemoryContextReset(cache);
 	cached_generation = generation;
@@ -164,6 +160,18 @@ vd_handler_is_here(const char *service, const char *type)
 /* ---- binding to the function ---- */
 
 static void
+bind_argument(Argument *a, char *name, Oid type)
+{
+	Oid			in;
+
+	a->name = name;
+	a->type = type;
+	a->base = getBaseType(type);
+	getTypeInputInfo(type, &in, &a->ioparam);
+	fmgr_info_cxt(in, &a->in, cache);
+}
+
+static void
 bind_arguments(Handler *h, HeapTuple tup)
 {
 	Oid		   *types;
@@ -171,19 +179,10 @@ bind_arguments(Handler *h, HeapTuple tup)
 	char	   *modes;
 	int			n = get_func_arg_info(tup, &types, &names, &modes);
 
-	h->names = palloc(sizeof(char *) * (n + 1));
-	h->types = palloc(sizeof(Oid) * (n + 1));
-	for (int i = 0; i < n; i++)
-	{
-		if (modes && modes[i] != PROARGMODE_IN && modes[i] != PROARGMODE_INOUT)
-			continue;
-		h->names[h->nargs] = names ? names[i] : "";
-		h->types[h->nargs++] = types[i];
-	}
-	if (h->nargs > MAX_ARGS)
-		ereport(ERROR,
-				(errcode(ERRCODE_TOO_MANY_ARGUMENTS),
-				 errmsg("handler %s has more than %d arguments", h->function, MAX_ARGS)));
+	h->nargs = 0;
+	for (int i = 0; i < n && h->nargs < MAX_ARGS; i++)
+		if (modes == NULL || modes[i] == PROARGMODE_IN)
+			bind_argument(&h->args[h->nargs++], names ? names[i] : "", types[i]);
 }
 
 static void
@@ -192,6 +191,8 @@ bind(Handler *h)
 	MemoryContext old;
 	VdIdentity	saved;
 	HeapTuple	tup;
+	Form_pg_proc form;
+	Oid			oid;
 
 	if (h->bound)
 		return;
@@ -201,26 +202,62 @@ bind(Handler *h)
 				 errmsg("service \"%s\" has no handler for \"%s\" any more", h->service, h->type)));
 	old = MemoryContextSwitchTo(cache);
 	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
-	h->oid = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(h->function)));
+	oid = DatumGetObjectId(DirectFunctionCall1(regprocedurein, CStringGetDatum(h->function)));
 	vd_return(&saved);
-	tup = SearchSysCache1(PROCOID, ObjectIdGetDatum(h->oid));
+	tup = SearchSysCache1(PROCOID, ObjectIdGetDatum(oid));
 	if (!HeapTupleIsValid(tup))
-		elog(ERROR, "cache lookup failed for function %u", h->oid);
-	h->owner = ((Form_pg_proc) GETSTRUCT(tup))->proowner;
-	h->ndefaults = ((Form_pg_proc) GETSTRUCT(tup))->pronargdefaults;
-	h->nargs = 0;
+		elog(ERROR, "cache lookup failed for function %u", oid);
+	form = (Form_pg_proc) GETSTRUCT(tup);
+	h->owner = form->proowner;
+	h->ndefaults = form->pronargdefaults;
+	h->returns_set = form->proretset;
 	bind_arguments(h, tup);
 	ReleaseSysCache(tup);
+	fmgr_info_cxt(oid, &h->fn, cache);
 	MemoryContextSwitchTo(old);
 	h->bound = true;
 }
 
 /* ---- arguments ---- */
 
-enum
+/* a type's own name: "character" would mean character(1) */
+static char *
+type_name(Oid type)
 {
-	Arg_absent = 0, Arg_text = 1, Arg_json = 2
-};
+	HeapTuple	tup = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
+	Form_pg_type form;
+	char	   *name;
+
+	if (!HeapTupleIsValid(tup))
+		elog(ERROR, "cache lookup failed for type %u", type);
+	form = (Form_pg_type) GETSTRUCT(tup);
+	name = psprintf("%s.%s", quote_identifier(get_namespace_name(form->typnamespace)),
+					quote_identifier(NameStr(form->typname)));
+	ReleaseSysCache(tup);
+	return name;
+}
+
+/* the value of an expression, in the current context */
+static Datum
+evaluate(const char *expression, const Argument *a, Jsonb *parameter, bool *isnull)
+{
+	Oid			type = JSONBOID;
+	Datum		value = JsonbPGetDatum(parameter);
+	char	   *sql = psprintf("SELECT (%s)::%s", expression, type_name(a->type));
+	Datum		result;
+	int16		typlen;
+	bool		byval;
+
+	get_typlenbyval(a->type, &typlen, &byval);
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute_with_args(sql, parameter ? 1 : 0, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not evaluate an argument");
+	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, isnull);
+	if (!*isnull)
+		result = SPI_datumTransfer(result, byval, typlen);
+	SPI_finish();
+	return result;
+}
 
 /* what the envelope gives where the payload says nothing */
 static char *
@@ -239,141 +276,107 @@ envelope(const VdMessage *m, const char *name)
 	return NULL;
 }
 
-static int
-argument(const VdMessage *m, const char *name, Oid type, Datum *value, char *isnull)
+static Datum
+default_value(Handler *h, int i, const VdMessage *m, bool *isnull)
 {
-	JsonbValue *v = vd_json_get(m->payload, name);
-	char	   *text = NULL;
+	LOCAL_FCINFO(fcinfo, 2);
+	Datum		d;
 
-	*isnull = ' ';
-	if (v == NULL)
-	{
-		text = envelope(m, name);
-		if (text == NULL)
-			return Arg_absent;
-	}
-	else if (type == JSONBOID || type == JSONOID || v->type == jbvBinary)
-	{
-		*value = JsonbPGetDatum(JsonbValueToJsonb(v));
-		return Arg_json;
-	}
-	else
+	if (i < h->nargs - h->ndefaults)
+		ereport(ERROR,
+				(errcode(ERRCODE_VD_BAD_ARGUMENT),
+				 errmsg("message \"%s\" has no \"%s\", which its handler %s needs",
+						m->type, h->args[i].name, h->function),
+				 errhint("Give the argument a default, or send it: \"with\" of the command, a column of the event.")));
+	InitFunctionCallInfoData(*fcinfo, NULL, 2, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = ObjectIdGetDatum(h->fn.fn_oid);
+	fcinfo->args[1].value = Int32GetDatum(i + 1);
+	fcinfo->args[0].isnull = fcinfo->args[1].isnull = false;
+	d = pg_get_function_arg_default(fcinfo);
+	return evaluate(TextDatumGetCString(d), &h->args[i], NULL, isnull);
+}
+
+static Datum
+from_json(Argument *a, JsonbValue *v, bool *isnull)
+{
+	Jsonb	   *jb = JsonbValueToJsonb(v);
+
+	*isnull = false;
+	if (a->type == JSONBOID)
+		return JsonbPGetDatum(jb);
+	if (v->type == jbvBinary && (OidIsValid(get_element_type(a->base)) || type_is_rowtype(a->base)))
+		return evaluate(psprintf("(SELECT x FROM pg_catalog.jsonb_to_record(pg_catalog.jsonb_build_object('x', $1)) AS r(x %s))",
+								 type_name(a->base)), a, jb, isnull);
+	return InputFunctionCall(&a->in, JsonbToCString(NULL, &jb->root, VARSIZE(jb)), a->ioparam, -1);
+}
+
+/* argument i from the message: its payload, the envelope, or its default */
+static Datum
+argument(Handler *h, int i, const VdMessage *m, bool *isnull)
+{
+	Argument   *a = &h->args[i];
+	JsonbValue *v = vd_json_get(m->payload, a->name);
+	char	   *text = v ? NULL : envelope(m, a->name);
+
+	if (v == NULL && text == NULL)
+		return default_value(h, i, m, isnull);
+	if (v && v->type != jbvNull &&
+		(v->type == jbvBinary || a->base == JSONBOID || a->base == JSONOID))
+		return from_json(a, v, isnull);
+	if (v)
 		text = vd_json_text(v);
-	if (text == NULL)
-		*isnull = 'n';
-	else
-		*value = CStringGetTextDatum(text);
-	return Arg_text;
+	*isnull = text == NULL;
+	return InputFunctionCall(&a->in, text, a->ioparam, -1);
 }
 
-/* how the n-th parameter, text or jsonb, becomes an argument of this type */
-static char *
-conversion(Oid type, int kind, int n)
-{
-	char	   *name = format_type_be_qualified(type);
-	Oid			element = get_element_type(type);
+/* ---- calling ---- */
 
-	if (kind == Arg_json && OidIsValid(element))
-		return psprintf("CASE WHEN $%d = 'null' THEN NULL ELSE"
-						" ARRAY(SELECT pg_catalog.jsonb_array_elements_text($%d))::%s END",
-						n, n, name);
-	if (kind == Arg_json && type_is_rowtype(type))
-		return psprintf("pg_catalog.jsonb_populate_record(NULL::%s, $%d)", name, n);
-	if (kind == Arg_json && type != JSONBOID && type != JSONOID)
-		return psprintf("$%d::text::%s", n, name);
-	return psprintf("$%d::%s", n, name);
-}
-
-static SPIPlanPtr
-make_plan(Handler *h, const int *kinds)
-{
-	StringInfoData sql;
-	Oid			types[MAX_ARGS];
-	int			n = 0;
-	SPIPlanPtr	plan;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT %s.%s(",
-					 quote_identifier(get_namespace_name(get_func_namespace(h->oid))),
-					 quote_identifier(get_func_name(h->oid)));
-	for (int i = 0; i < h->nargs; i++)
-	{
-		if (kinds[i] == Arg_absent)
-			continue;
-		types[n++] = kinds[i] == Arg_text ? TEXTOID : JSONBOID;
-		appendStringInfo(&sql, "%s%s => %s", n > 1 ? ", " : "",
-						 quote_identifier(h->names[i]), conversion(h->types[i], kinds[i], n));
-	}
-	appendStringInfoChar(&sql, ')');
-	plan = SPI_prepare(sql.data, n, types);
-	if (plan == NULL || SPI_keepplan(plan) != 0)
-		elog(ERROR, "could not prepare handler %s", h->function);
-	return plan;
-}
-
-static SPIPlanPtr
-plan_for(Handler *h, const int *kinds)
-{
-	uint64		shape = 0;
-	ListCell   *lc;
-	Call	   *p;
-	MemoryContext old;
-
-	for (int i = 0; i < h->nargs; i++)
-		shape |= (uint64) kinds[i] << (2 * i);
-	foreach(lc, h->plans)
-	{
-		p = lfirst(lc);
-		if (p->shape == shape)
-			return p->plan;
-	}
-	p = MemoryContextAlloc(cache, sizeof(Call));
-	p->shape = shape;
-	p->plan = make_plan(h, kinds);
-	old = MemoryContextSwitchTo(cache);
-	h->plans = lappend(h->plans, p);
-	MemoryContextSwitchTo(old);
-	return p->plan;
-}
-
+/* a function that returns a set must be given a place for it; it is not looked at */
 static void
-call(Handler *h, const VdMessage *m)
+expect_set(FunctionCallInfo fcinfo, ReturnSetInfo *set, EState *estate)
 {
-	Datum		values[MAX_ARGS];
-	char		nulls[MAX_ARGS];
-	int			kinds[MAX_ARGS];
-	int			n = 0;
-	SPIPlanPtr	plan;
+	Oid			type;
+	TupleDesc	desc = NULL;
 
-	for (int i = 0; i < h->nargs; i++)
+	if (get_func_result_type(fcinfo->flinfo->fn_oid, &type, &desc) == TYPEFUNC_SCALAR)
 	{
-		kinds[i] = argument(m, h->names[i], h->types[i], &values[n], &nulls[n]);
-		if (kinds[i] != Arg_absent)
-			n++;
-		else if (i < h->nargs - h->ndefaults)
-			ereport(ERROR,
-					(errcode(ERRCODE_VD_BAD_ARGUMENT),
-					 errmsg("message \"%s\" has no \"%s\", which its handler %s needs",
-							m->type, h->names[i], h->function),
-					 errhint("Give the argument a default, or send it: \"with\" of the command, a column of the event.")));
+		desc = CreateTemplateTupleDesc(1);
+		TupleDescInitEntry(desc, 1, "value", type, -1, 0);
 	}
-	plan = plan_for(h, kinds);
-	if (SPI_execute_plan(plan, values, nulls, false, 0) < 0)
-		elog(ERROR, "could not run handler %s", h->function);
+	memset(set, 0, sizeof(*set));
+	set->type = T_ReturnSetInfo;
+	set->econtext = CreateExprContext(estate);
+	set->expectedDesc = desc;
+	set->allowedModes = SFRM_Materialize;
+	set->returnMode = SFRM_ValuePerCall;
+	fcinfo->resultinfo = (Node *) set;
 }
 
 /*
- * Fire the deferred triggers that are waiting, as the present role. Deferred
- * constraints stay deferred for what comes next.
+ * The function is called by its oid: a call in SQL could find another one of
+ * the same name, planted by somebody who may create functions there.
  */
-void
-vd_fire_deferred(void)
+static void
+call(Handler *h, const VdMessage *m)
 {
-	ConstraintsSetStmt *set = makeNode(ConstraintsSetStmt);
+	LOCAL_FCINFO(fcinfo, MAX_ARGS);
+	ReturnSetInfo set;
+	EState	   *estate = NULL;
+	bool		has_null = false;
 
-	AfterTriggerSetState(set);
-	set->deferred = true;
-	AfterTriggerSetState(set);
+	InitFunctionCallInfoData(*fcinfo, &h->fn, h->nargs, InvalidOid, NULL, NULL);
+	for (int i = 0; i < h->nargs; i++)
+	{
+		fcinfo->args[i].value = argument(h, i, m, &fcinfo->args[i].isnull);
+		has_null |= fcinfo->args[i].isnull;
+	}
+	if (has_null && h->fn.fn_strict)
+		return;
+	if (h->returns_set)
+		expect_set(fcinfo, &set, estate = CreateExecutorState());
+	(void) FunctionCallInvoke(fcinfo);
+	if (estate)
+		FreeExecutorState(estate);
 }
 
 /*
@@ -415,7 +418,7 @@ unlimit_time(void)
  * subtransaction; it leaves role and settings as they were.
  */
 void
-vd_handler_run(const VdMessage *m)
+vd_handler_run(const VdMessage *m, bool in_savepoint)
 {
 	Handler    *h = find_handler(m->destination, m->type);
 	VdIdentity	saved;
@@ -427,11 +430,10 @@ vd_handler_run(const VdMessage *m)
 		vd_current_message = m;
 		vd_current_owner = h->owner;
 		limit_time();
-		if (SPI_connect() != SPI_OK_CONNECT)
-			elog(ERROR, "SPI_connect failed");
+		PushActiveSnapshot(GetTransactionSnapshot());
 		call(h, m);
-		SPI_finish();
-		vd_fire_deferred();
+		PopActiveSnapshot();
+		vd_fire_handlers_triggers(in_savepoint);
 	}
 	PG_FINALLY();
 	{

@@ -8,8 +8,11 @@
 #include "access/htup_details.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/value.h"
+#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/syscache.h"
@@ -17,6 +20,7 @@
 #include "voiding.h"
 
 PG_FUNCTION_INFO_V1(voiding_caller);
+PG_FUNCTION_INFO_V1(voiding_as_engine);
 
 Oid
 vd_schema_oid(void)
@@ -60,21 +64,83 @@ vd_return(const VdIdentity *saved)
 	SetUserIdAndSecContext(saved->user, saved->sec);
 }
 
+/* ---- on whose behalf ---- */
+
+static Oid	entered_by = InvalidOid;	/* who called the function below */
+
 /*
- * voiding.caller() RETURNS name: on whose behalf a SECURITY DEFINER function
- * of the engine runs: in a handler the handler's owner, else the role that was
- * set (SET ROLE) or logged in. Errors: 42501 where PostgreSQL runs somebody
- * else's expression (index, materialized view), since neither is the caller.
+ * voiding.caller() RETURNS name: on whose behalf the engine acts: who called
+ * the function of the engine that runs; in a handler the handler's owner; else
+ * the role that was set (SET ROLE) or logged in. Errors: 42501 where
+ * PostgreSQL runs somebody else's expression (index, materialized view).
  */
 Datum
 voiding_caller(PG_FUNCTION_ARGS)
 {
-	if (InSecurityRestrictedOperation())
+	Oid			role = entered_by;
+
+	if (!OidIsValid(role))
+		role = vd_current_owner;
+	if (!OidIsValid(role) && InSecurityRestrictedOperation())
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("cannot be called within a security-restricted operation")));
-	return DirectFunctionCall1(namein,
-							   CStringGetDatum(GetUserNameFromId(OidIsValid(vd_current_owner)
-																 ? vd_current_owner
-																 : GetOuterUserId(), false)));
+	if (!OidIsValid(role))
+		role = GetOuterUserId();
+	return DirectFunctionCall1(namein, CStringGetDatum(GetUserNameFromId(role, false)));
+}
+
+/* voiding.do_<name> with the arguments of voiding.<name> */
+static void
+find_inner(FmgrInfo *outer)
+{
+	HeapTuple	tup = SearchSysCache1(PROCOID, ObjectIdGetDatum(outer->fn_oid));
+	Form_pg_proc form;
+	char	   *name;
+	Oid			inner;
+
+	if (!HeapTupleIsValid(tup))
+		elog(ERROR, "cache lookup failed for function %u", outer->fn_oid);
+	form = (Form_pg_proc) GETSTRUCT(tup);
+	name = psprintf("do_%s", NameStr(form->proname));
+	inner = LookupFuncName(list_make2(makeString("voiding"), makeString(name)),
+						   form->pronargs, form->proargtypes.values, false);
+	ReleaseSysCache(tup);
+	outer->fn_extra = MemoryContextAllocZero(outer->fn_mcxt, sizeof(FmgrInfo));
+	fmgr_info_cxt(inner, outer->fn_extra, outer->fn_mcxt);
+}
+
+/*
+ * The body of every function that does something with the engine's rights on
+ * behalf of its caller: remembers who that is and calls voiding.do_<name> as
+ * the engine's owner. SECURITY DEFINER would not do: inside such a function
+ * nobody can tell the caller from whoever called the caller.
+ */
+Datum
+voiding_as_engine(PG_FUNCTION_ARGS)
+{
+	LOCAL_FCINFO(inner, FUNC_MAX_ARGS);
+	Oid			before = entered_by;
+	VdIdentity	saved;
+	Datum		result;
+
+	if (fcinfo->flinfo->fn_extra == NULL)
+		find_inner(fcinfo->flinfo);
+	InitFunctionCallInfoData(*inner, fcinfo->flinfo->fn_extra, fcinfo->nargs,
+							 fcinfo->fncollation, NULL, NULL);
+	memcpy(inner->args, fcinfo->args, sizeof(NullableDatum) * fcinfo->nargs);
+	PG_TRY();
+	{
+		entered_by = GetUserId();
+		vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
+		result = FunctionCallInvoke(inner);
+		vd_return(&saved);
+	}
+	PG_FINALLY();
+	{
+		entered_by = before;
+	}
+	PG_END_TRY();
+	fcinfo->isnull = inner->isnull;
+	return result;
 }

@@ -17,6 +17,7 @@
 #include "utils/date.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/jsonpath.h"
 #include "utils/lsyscache.h"
@@ -321,10 +322,27 @@ numeric_value(Numeric n)
 	return v;
 }
 
+/* settings that decide how values are written; an event must not depend on them */
+static void
+pin_output(void)
+{
+	static const char *const pinned[][2] = {
+		{"TimeZone", "UTC"}, {"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"},
+		{"extra_float_digits", "1"}, {"bytea_output", "hex"}
+	};
+
+	for (size_t i = 0; i < lengthof(pinned); i++)
+		if (strcmp(GetConfigOption(pinned[i][0], false, false), pinned[i][1]) != 0)
+			(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+}
+
 /* any other type: what to_jsonb() makes of it */
 static JsonbValue *
 other_value(Datum value, Oid type, int32 typmod)
 {
+	int			level = NewGUCNestLevel();
+	JsonbValue *result;
 	LOCAL_FCINFO(fcinfo, 1);
 	FmgrInfo	flinfo;
 	Const	   *arg = makeConst(type, typmod, get_typcollation(type), -1, (Datum) 0, true, false);
@@ -336,7 +354,10 @@ other_value(Datum value, Oid type, int32 typmod)
 	InitFunctionCallInfoData(*fcinfo, &flinfo, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = value;
 	fcinfo->args[0].isnull = false;
-	return jsonb_as_value(DatumGetJsonbP(FunctionCallInvoke(fcinfo)));
+	pin_output();
+	result = jsonb_as_value(DatumGetJsonbP(FunctionCallInvoke(fcinfo)));
+	AtEOXact_GUC(false, level);
+	return result;
 }
 
 /*

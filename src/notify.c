@@ -17,14 +17,18 @@
 
 #include "access/xact.h"
 #include "commands/async.h"
+#include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
 
 #include "voiding.h"
 #include "shared.h"
+
+PG_FUNCTION_INFO_V1(voiding_hint);
 
 #define MAX_HINTS 100
 
@@ -252,4 +256,16 @@ vd_send_hints(void)
 		send("task", NULL, NULL);
 	}
 	CommitTransactionCommand();
+}
+
+/*
+ * voiding.hint(service text, type text, id uuid) RETURNS void, internal: the
+ * same for messages that SQL puts into the outbox.
+ */
+Datum
+voiding_hint(PG_FUNCTION_ARGS)
+{
+	vd_notify_add(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
+				  PG_GETARG_UUID_P(2));
+	PG_RETURN_VOID();
 }

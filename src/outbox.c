@@ -12,8 +12,11 @@
  * they never meet a user's advisory locks:
  *	  (bucket, OWNER)  held exclusively by a worker, shared by dispatch()
  *	  (bucket, WORK)   held exclusively by one dispatch() at a time
- * A dispatch() passes over the buckets of a worker and waits for another
- * dispatch(), in ascending order, so that what it was told about is handled.
+ * A dispatch() passes over the buckets of a worker. It waits for another
+ * dispatch() as long as it has no bucket and its transaction has written
+ * nothing, and passes over that one's buckets afterwards: who waits with locks
+ * in hand can deadlock. So a client that calls it until it returns 0 has seen
+ * all that it was told of.
  */
 #include "postgres.h"
 
@@ -34,6 +37,7 @@
 
 #define LOCK_OWNER	1
 #define LOCK_WORK	2
+#define PATIENCE	5			/* ms that a lock is waited for by who holds others */
 
 static uint64 written = 0;		/* buckets that this transaction has written to */
 
@@ -245,8 +249,22 @@ set_tag(LOCKTAG *tag, int16 bucket, int part)
 	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, vd_table_oid(VD_OUTBOX), bucket, part);
 }
 
+/* who has just committed lets go of it in a moment */
 static bool
-lock_bucket(int16 bucket)
+lock_soon(LOCKTAG *tag)
+{
+	for (int i = 0; i < PATIENCE; i++)
+	{
+		if (LockAcquire(tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+			return true;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
+	}
+	return false;
+}
+
+static bool
+lock_bucket(int16 bucket, bool may_wait)
 {
 	LOCKTAG		owner,
 				work;
@@ -255,7 +273,12 @@ lock_bucket(int16 bucket)
 	set_tag(&work, bucket, LOCK_WORK);
 	if (LockAcquire(&owner, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
+	if (LockAcquire(&work, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
+		return true;
+	if (!may_wait)
+		return lock_soon(&work);
 	(void) LockAcquire(&work, ExclusiveLock, false, false);
+	vd_check_snapshot();		/* what the other one did must be visible */
 	return true;
 }
 
@@ -287,6 +310,15 @@ void
 vd_outbox_init(void)
 {
 	RegisterXactCallback(on_xact, NULL);
+}
+
+static void
+unlock_bucket(int16 bucket)
+{
+	LOCKTAG		work;
+
+	set_tag(&work, bucket, LOCK_WORK);
+	(void) LockRelease(&work, ExclusiveLock, false);
 }
 
 static bool
@@ -343,7 +375,7 @@ choose(List *rows, int limit)
 }
 
 static List *
-take_from_bucket(int16 bucket, const char *service, int limit)
+take_from_bucket(int16 bucket, const char *service, int limit, bool may_wait)
 {
 	List	   *chosen = choose(rows_of_bucket(bucket, service), limit);
 	List	   *messages = NIL;
@@ -352,7 +384,7 @@ take_from_bucket(int16 bucket, const char *service, int limit)
 	Snapshot	snapshot;
 	ListCell   *lc;
 
-	if (chosen == NIL || !lock_bucket(bucket))
+	if (chosen == NIL || !lock_bucket(bucket, may_wait))
 		return NIL;
 	/* look again: whoever had the lock has changed what is there */
 	chosen = choose(rows_of_bucket(bucket, service), limit);
@@ -369,6 +401,8 @@ take_from_bucket(int16 bucket, const char *service, int limit)
 	UnregisterSnapshot(snapshot);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(rel, NoLock);
+	if (messages == NIL)
+		unlock_bucket(bucket);
 	return messages;
 }
 
@@ -383,13 +417,15 @@ vd_outbox_take(const char *service, int limit)
 	static int	first = 0;
 	List	   *messages = NIL;
 	int			begin = first++ % VD_BUCKETS;
+	bool		has_written = TransactionIdIsValid(GetTopTransactionIdIfAny());
 
 	for (int i = 0; i < VD_BUCKETS && list_length(messages) < limit; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
 		messages = list_concat(messages,
 							   take_from_bucket((begin + i) % VD_BUCKETS, service,
-												limit - list_length(messages)));
+												limit - list_length(messages),
+												messages == NIL && !has_written));
 	}
 	return messages;
 }

@@ -12,14 +12,19 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/xid8.h"
 
 #include "voiding.h"
 #include "shared.h"
+
+PG_FUNCTION_INFO_V1(voiding_next_xid);
 
 typedef struct Parked
 {
@@ -247,7 +252,7 @@ vd_deliver_parked(const pg_uuid_t *process_id)
 		return false;
 	vd_engine_event(&ev, "ParkedEventDelivered", p.key, vd_json_empty(), &p.id, NULL);
 	vd_unpark(vd_definition(p.type, p.version), &p, &ev);
-	if (ev.steps == NULL)
+	if (ev.steps == NIL)
 		return false;
 	vd_event_write(&ev);
 	return true;
@@ -266,4 +271,13 @@ vd_parked_open(void)
 		found = SPI_processed > 0;
 	SPI_finish();
 	return found;
+}
+
+/*
+ * voiding.next_xid() RETURNS xid8, internal: the next transaction id.
+ */
+Datum
+voiding_next_xid(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_FULLTRANSACTIONID(ReadNextFullTransactionId());
 }

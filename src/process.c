@@ -166,11 +166,14 @@ set_timers(const VdProcess *p, List *timers)
 	}
 }
 
-/* tasks are SQL (sql/task.sql): they are rare, and people are slow */
-static void
+/* the id of the task; tasks are SQL (sql/task.sql): they are rare, and people are slow */
+static pg_uuid_t
 call_task(const char *sql, const VdProcess *p, Jsonb *task)
 {
 	VdIdentity	saved;
+	pg_uuid_t	id = {0};
+	Datum		result;
+	bool		isnull;
 	Oid			types[] = {UUIDOID, JSONBOID};
 	Datum		args[] = {UUIDPGetDatum(&p->id), JsonbPGetDatum(task)};
 
@@ -178,8 +181,12 @@ call_task(const char *sql, const VdProcess *p, Jsonb *task)
 	if (SPI_connect() != SPI_OK_CONNECT ||
 		SPI_execute_with_args(sql, 2, types, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not change a task");
+	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		id = *DatumGetUUIDP(result);
 	SPI_finish();
 	vd_return(&saved);
+	return id;
 }
 
 static void
@@ -187,7 +194,7 @@ withdraw_task(VdProcess *p)
 {
 	if (p->task == NULL)
 		return;
-	call_task("SELECT voiding.withdraw_task($1, $2)", p, vd_json_empty());
+	(void) call_task("SELECT voiding.withdraw_task($1, $2)", p, vd_json_empty());
 	p->task = NULL;
 }
 
@@ -196,13 +203,14 @@ open_task(VdProcess *p, VdState *state, Jsonb *event)
 {
 	VdScope		scope = vd_scope(p, event);
 	Jsonb	   *task;
+	pg_uuid_t	id;
 
 	if (state->task == NULL)
 		return;
 	task = vd_json_object(state->task, &scope);
 	p->task = vd_json_text(vd_json_get(task, "type"));
-	call_task("SELECT voiding.open_task($1, $2)", p, task);
-	vd_notify_add("task", p->task, &p->id);
+	id = call_task("SELECT voiding.open_task($1, $2)", p, task);
+	vd_notify_add("task", p->task, &id);
 }
 
 static void
@@ -281,7 +289,8 @@ write_step(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool written)
 	}
 	if (fx->entered)
 	{
-		p->since = vd_now();
+		if (!written)
+			p->since = vd_now();
 		open_task(p, fx->entered, event);
 	}
 	to_row(p, v, n);
@@ -298,8 +307,23 @@ write_step(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool written)
 		vd_wake_waiters(&p->id);
 	CommandCounterIncrement();
 	emit_events(p, fx->emits, ev);
-	if (final)
+}
+
+/*
+ * After a step: what is parked can be delivered, or is late. What the step
+ * has emitted may have moved the process already; then that step has done it.
+ */
+static void
+look_at_parked(VdDefinition *def, VdProcess *p, VdEffects *fx, VdEvent *ev)
+{
+	char	   *state = p->state;
+	TimestampTz since = p->since;
+
+	if (fx->entered && fx->entered->final)
 		vd_parked_late(p, ev);
+	else if (fx->emits == NIL ||
+			 (vd_process_lock(&p->id, p) && strcmp(p->state, state) == 0 && p->since == since))
+		vd_unpark(def, p, ev);
 }
 
 /*
@@ -317,8 +341,8 @@ vd_process_step(VdDefinition *def, VdProcess *p, VdTransition *t, VdEvent *ev,
 	vd_step_take(def, p, t, event_data, &fx);
 	write_step(p, &fx, ev, event_data, false);
 	vd_event_step(ev, p, event_type, from, fx.commands, note);
-	if (fx.entered && !fx.entered->final)
-		vd_unpark(def, p, ev);
+	if (fx.entered || note)		/* note: it was parked, and so may be others */
+		look_at_parked(def, p, &fx, ev);
 }
 
 /* ---- reacting ---- */
@@ -358,13 +382,14 @@ move(VdProcess *p, VdEvent *ev)
 /*
  * Start a process. It is decided first and then inserted; should another one
  * with its type and key be there by then, nothing has been written, and the
- * event belongs to that one ("conflict": "return").
+ * event belongs to that one ("conflict": "return"). Returns whether a process
+ * has been started.
  */
-static void
+static bool
 start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 {
 	VdProcess	p = {.id = *id,.type = def->type,.version = def->version,.key = (char *) key,
-		.data = ev->data,.conversation = ev->correlation
+		.data = ev->data,.conversation = ev->conversation
 	};
 	VdScope		scope = vd_scope(&p, ev->data);
 	VdTransition *t = vd_step_pick(def, START, "start", ev->type, &scope);
@@ -375,7 +400,7 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 	bool		written;
 
 	if (t == NULL)
-		return;
+		return false;
 	p.started_at = p.since = vd_now();
 	vd_step_take(def, &p, t, ev->data, &fx);
 	to_row(&p, v, n);
@@ -385,7 +410,7 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 		if (lock_by_key(def->type, key, &p))
 		{
 			move(&p, ev);
-			return;
+			return false;
 		}
 	}
 	CommandCounterIncrement();
@@ -396,8 +421,8 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 		set_timers(&p, def->timers);
 	write_step(&p, &fx, ev, ev->data, written);
 	vd_event_step(ev, &p, ev->type, NULL, fx.commands, NULL);
-	if (!fx.entered->final)
-		vd_unpark(def, &p, ev);
+	look_at_parked(def, &p, &fx, ev);
+	return true;
 }
 
 /* the business key that a type reads from this event, or NULL */
@@ -427,8 +452,8 @@ by_correlation(VdDefinition *def, const char *key, const VdEvent *ev, VdProcess 
 	pg_uuid_t	second;
 
 	*late = false;
-	if (vd_process_lock(&ev->correlation, p) ||
-		(*late = vd_process_finished(&ev->correlation, p)))
+	if (vd_process_lock(&ev->conversation, p) ||
+		(*late = vd_process_finished(&ev->conversation, p)))
 	{
 		*taken = true;
 		if (strcmp(p->type, def->type) == 0)
@@ -437,7 +462,7 @@ by_correlation(VdDefinition *def, const char *key, const VdEvent *ev, VdProcess 
 	*late = false;
 	if (key == NULL)
 		return false;
-	second = vd_uuid_derive(&ev->correlation, def->type, key);
+	second = vd_uuid_derive(&ev->conversation, def->type, key);
 	return vd_process_lock(&second, p) || (*late = vd_process_finished(&second, p));
 }
 
@@ -468,11 +493,10 @@ react(VdListener *l, VdEvent *ev, bool *taken)
 	}
 	else if (l->starts)
 	{
-		pg_uuid_t	id = *taken ? vd_uuid_derive(&ev->correlation, def->type, key)
-			: ev->correlation;
+		pg_uuid_t	id = *taken ? vd_uuid_derive(&ev->conversation, def->type, key)
+			: ev->conversation;
 
-		*taken = true;
-		start(def, key, ev, &id);
+		*taken |= start(def, key, ev, &id);
 	}
 	else
 		vd_park(ev, def, key, NULL);
@@ -489,6 +513,7 @@ vd_process_react(VdEvent *ev, const VdRoute *route)
 	bool		taken = false;	/* is the correlation some process's id? */
 	ListCell   *lc;
 
+	ev->conversation = ev->correlation;
 	foreach(lc, route->listeners)
 		react(lfirst(lc), ev, &taken);
 }

@@ -79,7 +79,22 @@ typedef struct Writer
 static Writer writers[MAX_WRITERS];
 static int	nwriters = 0;
 
+static void relation_changed(Datum arg, Oid relid);
+static void end_of_transaction(XactEvent event, void *arg);
+
 /* ---- names ---- */
+
+static void
+init_once(void)
+{
+	static bool done = false;
+
+	if (done)
+		return;
+	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	RegisterXactCallback(end_of_transaction, NULL);
+	done = true;
+}
 
 static Oid
 relation_by_name(const char *name)
@@ -97,6 +112,7 @@ relation_by_name(const char *name)
 Oid
 vd_table_oid(VdTable table)
 {
+	init_once();
 	if (!OidIsValid(tables[table].relid))
 		tables[table].relid = relation_by_name(tables[table].name);
 	return tables[table].relid;
@@ -106,6 +122,7 @@ vd_table_oid(VdTable table)
 int64
 vd_next_position(void)
 {
+	init_once();
 	if (!OidIsValid(position_seq))
 		position_seq = relation_by_name("position");
 	return nextval_internal(position_seq, false);
@@ -138,18 +155,6 @@ end_of_transaction(XactEvent event, void *arg)
 /* ---- writers ---- */
 
 static void
-init_once(void)
-{
-	static bool done = false;
-
-	if (done)
-		return;
-	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
-	RegisterXactCallback(end_of_transaction, NULL);
-	done = true;
-}
-
-static void
 make_writer(Writer *w, Relation rel)
 {
 	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
@@ -159,6 +164,7 @@ make_writer(Writer *w, Relation rel)
 	MemoryContextSwitchTo(w->estate->es_query_cxt);
 	w->rri = makeNode(ResultRelInfo);
 	InitResultRelInfo(w->rri, rel, 0, NULL, 0);	/* 0: no range table */
+	w->estate->es_opened_result_relations = list_make1(w->rri);
 	ExecOpenIndices(w->rri, true);
 	w->indexes = palloc(sizeof(Oid) * (w->rri->ri_NumIndices + 1));
 	for (int i = 0; i < w->rri->ri_NumIndices; i++)
@@ -170,24 +176,23 @@ make_writer(Writer *w, Relation rel)
 }
 
 static bool
-has_before_trigger(Relation rel)
+needs_own_writer(Relation rel)
 {
 	return rel->trigdesc && (rel->trigdesc->trig_insert_before_row ||
-							 rel->trigdesc->trig_update_before_row);
+							 rel->trigdesc->trig_insert_after_row);
 }
 
 /*
- * The writer of a table, its relation and indexes open. A table with BEFORE
- * triggers gets one of its own for each row: such a trigger may come back
- * here while the row is still in the slot.
+ * The writer of a table, its relation and indexes open. A table with triggers
+ * for inserts gets one of its own for each row: such a trigger may come back
+ * here while the row is still in the slot, and keeps things in the state.
  */
 static Writer *
 open_writer(Relation rel)
 {
 	Writer	   *w = NULL;
 
-	init_once();
-	if (has_before_trigger(rel))
+	if (needs_own_writer(rel))
 	{
 		w = palloc(sizeof(Writer));
 		make_writer(w, rel);
@@ -225,8 +230,11 @@ close_writer(Writer *w, Relation rel)
 	for (int i = 0; i < w->rri->ri_NumIndices; i++)
 		index_close(w->rri->ri_IndexRelationDescs[i], NoLock);
 	ResetPerTupleExprContext(w->estate);
-	if (has_before_trigger(rel))
+	if (needs_own_writer(rel))
+	{
+		ExecResetTupleTable(w->estate->es_tupleTable, false);
 		FreeExecutorState(w->estate);
+	}
 	table_close(rel, NoLock);
 }
 

@@ -31,6 +31,7 @@ char	   *vd_databases = NULL;
 int			vd_slow_down = 0;
 int			vd_handler_timeout = 30000;
 int			vd_look_every = 2000;
+static char *redacting = NULL;
 
 void		_PG_init(void);
 
@@ -133,7 +134,13 @@ _PG_init(void)
 							 "Send hints with NOTIFY.",
 							 NULL, &vd_notify, true,
 							 PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("voiding.redacting",
+							   "The event that redact_event() is redacting.",
+							   NULL, &redacting, "",
+							   PGC_SUSET, GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
+							   NULL, NULL, NULL);
 	MarkGUCPrefixReserved("voiding");
+	vd_guard_init();
 	vd_notify_init();
 	vd_wake_init();
 	vd_outbox_init();

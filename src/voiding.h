@@ -29,7 +29,6 @@
 #include "compat.h"
 
 /* Our SQLSTATEs; doc/errors.md lists them and a test compares. */
-#define ERRCODE_VD_NO_DOCUMENT			MAKE_SQLSTATE('V','D','0','4','A')
 #define ERRCODE_VD_NO_PROCESS			MAKE_SQLSTATE('V','D','0','4','B')
 #define ERRCODE_VD_BAD_ARGUMENT			MAKE_SQLSTATE('V','D','2','2','B')
 #define ERRCODE_VD_BAD_WAIT				MAKE_SQLSTATE('V','D','2','5','A')
@@ -273,6 +272,12 @@ extern List *vd_service_names(void);
 /* ---- event.c ---- */
 typedef struct VdProcess VdProcess;
 
+typedef struct VdSteps			/* of one process */
+{
+	pg_uuid_t	process_id;
+	JsonbParseState *array;		/* open */
+} VdSteps;
+
 typedef struct VdEvent
 {
 	pg_uuid_t	event_id;
@@ -280,16 +285,17 @@ typedef struct VdEvent
 	const char *type;
 	const char *source;
 	const char *subject;
+	pg_uuid_t	conversation;	/* the correlation it came with */
 	pg_uuid_t	correlation;
 	bool		inherited;		/* the correlation came with a message or a row */
 	pg_uuid_t	causation;
 	bool		has_causation;
 	Jsonb	   *data;
-	JsonbParseState *steps;		/* what it moved: an open array, or NULL */
-	pg_uuid_t	process_id;		/* the first process it moved */
+	List	   *steps;			/* of VdSteps: what it did to processes */
 } VdEvent;
 
 extern pg_uuid_t vd_last_begun;
+extern void vd_event_check_type(const char *type);
 extern void vd_event_check_name(const char *what, const char *value, size_t limit);
 extern void vd_event_stamp(VdEvent *ev, const pg_uuid_t *from_row);
 extern void vd_event_append(VdEvent *ev);
@@ -383,11 +389,18 @@ extern int	vd_run_parked(int limit);
 /* ---- worker.c ---- */
 extern bool vd_am_worker;
 
+/* ---- wait.c ---- */
+extern void vd_check_snapshot(void);
+
 /* ---- handler.c ---- */
 extern const VdMessage *vd_current_message;	/* NULL outside handlers */
 extern Oid	vd_current_owner;	/* of the handler that runs, or InvalidOid */
 extern bool vd_handler_is_here(const char *service, const char *type);
-extern void vd_handler_run(const VdMessage *m);
-extern void vd_fire_deferred(void);
+extern void vd_handler_run(const VdMessage *m, bool in_savepoint);
+
+/* ---- guard.c ---- */
+extern void vd_guard_init(void);
+extern void vd_fire_handlers_triggers(bool in_savepoint);
+extern void vd_fire_callers_triggers(bool in_savepoint);
 
 #endif							/* VOIDING_H */

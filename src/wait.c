@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -242,31 +243,51 @@ running_in(TransactionId xid, Snapshot s)
 	return false;
 }
 
+/* has it, as this snapshot sees it? Those that rolled back and our own have not. */
+static bool
+has_committed(TransactionId xid, Snapshot s)
+{
+	return !TransactionIdIsCurrentTransactionId(xid) && !running_in(xid, s) &&
+		TransactionIdDidCommit(xid);
+}
+
 /*
- * voiding.check_snapshot() RETURNS void: for a decision that needs all that
- * is committed, after its lock is held. Does nothing under READ COMMITTED,
- * where the next statement sees it.
- *
- * Errors: 40001 when a transaction has ended since the snapshot was taken.
+ * For a decision that needs all that is committed, after its lock is held:
+ * error 40001 when a transaction has committed since the snapshot of this
+ * (REPEATABLE READ or SERIALIZABLE) transaction. Under READ COMMITTED the
+ * next statement sees everything, and there is nothing to check.
+ */
+void
+vd_check_snapshot(void)
+{
+	Snapshot	ours;
+	Snapshot	latest;
+	bool		stale = false;
+
+	if (!IsolationUsesXactSnapshot())
+		return;
+	ours = GetTransactionSnapshot();
+	latest = GetLatestSnapshot();
+	for (uint32 i = 0; i < ours->xcnt && !stale; i++)
+		stale = has_committed(ours->xip[i], latest);
+	for (TransactionId xid = ours->xmax; !stale && TransactionIdPrecedes(xid, latest->xmax);)
+	{
+		stale = has_committed(xid, latest);
+		TransactionIdAdvance(xid);
+	}
+	if (stale)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access: other transactions have committed since the snapshot"),
+				 errhint("The transaction might succeed if retried.")));
+}
+
+/*
+ * voiding.check_snapshot() RETURNS void: the same for services.
  */
 Datum
 voiding_check_snapshot(PG_FUNCTION_ARGS)
 {
-	Snapshot	ours;
-	Snapshot	latest;
-	bool		stale;
-
-	if (!IsolationUsesXactSnapshot())
-		PG_RETURN_VOID();
-	ours = GetTransactionSnapshot();
-	latest = GetLatestSnapshot();
-	stale = !TransactionIdEquals(ours->xmax, latest->xmax);
-	for (uint32 i = 0; i < ours->xcnt && !stale; i++)
-		stale = !running_in(ours->xip[i], latest);
-	if (stale)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access: other transactions have ended since the snapshot"),
-				 errhint("The transaction might succeed if retried.")));
+	vd_check_snapshot();
 	PG_RETURN_VOID();
 }

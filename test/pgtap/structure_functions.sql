@@ -1,0 +1,79 @@
+-- The functions that are public: names, arguments with their names and
+-- defaults, results. Whatever else is in the schema says "internal" in its
+-- comment, so that nothing becomes public by accident.
+BEGIN;
+SELECT plan(4);
+
+CREATE TEMP TABLE wanted (schema text, name text, arguments text, result text);
+INSERT INTO wanted VALUES
+  ('billing', 'issue_document', $$document_id text, customer_id text, amount numeric, currency text DEFAULT 'EUR'::text, kind text DEFAULT 'invoice'::text, issued_at timestamp with time zone DEFAULT now()$$, 'billing.document'),
+  ('billing', 'void_document', 'document_id text, reason text DEFAULT NULL::text', 'uuid'),
+  ('billing', 'complete_document_voiding', 'document_id text, process_id uuid', 'void'),
+  ('billing', 'abort_document_voiding', 'document_id text, process_id uuid, reason text', 'void'),
+  ('billing', 'check_invariants', '', 'TABLE(invariant text, subject text, detail text)'),
+  ('reports', 'publish_report', 'customer_id text, currency text DEFAULT NULL::text', 'SETOF reports.report'),
+  ('reports', 'mark_document_as_voided', 'document_id text, process_id uuid', 'void'),
+  ('reports', 'include_document', 'document_id text, customer_id text, amount numeric, currency text', 'void'),
+  ('reports', 'confirm_voided', 'document_id text, correlation_id uuid', 'void'),
+  ('reports', 'release_document', 'document_id text, correlation_id uuid', 'void'),
+  ('reports', 'check_invariants', '', 'TABLE(invariant text, subject text, detail text)'),
+  ('voiding', 'check_invariants', '', 'TABLE(invariant text, subject text, detail text)'),
+  -- services
+  ('voiding', 'create_service', 'name text, owner regrole DEFAULT NULL::regrole, schema regnamespace DEFAULT NULL::regnamespace', 'void'),
+  ('voiding', 'drop_service', 'name text', 'void'),
+  ('voiding', 'create_command', 'name text, handler regproc DEFAULT NULL::regproc, service text DEFAULT NULL::text', 'void'),
+  ('voiding', 'drop_command', 'name text', 'void'),
+  ('voiding', 'subscribe', 'event_type text, handler regproc, service text DEFAULT NULL::text', 'void'),
+  ('voiding', 'unsubscribe', 'event_type text, service text', 'void'),
+  ('voiding', 'create_document_voiding', $$billing name DEFAULT 'billing'::name, reports name DEFAULT 'reports'::name$$, 'void'),
+  -- events
+  ('voiding', 'emit_event', '', 'trigger'),
+  ('voiding', 'begin_conversation', '', 'trigger'),
+  ('voiding', 'emit', 'type text, subject text, data jsonb, source text DEFAULT NULL::text', 'uuid'),
+  ('voiding', 'cloudevent', 'e voiding.event', 'jsonb'),
+  ('voiding', 'redact_event', 'event_id uuid, reason text', 'void'),
+  -- processes
+  ('voiding', 'create_process_type', 'name text, definition jsonb', 'integer'),
+  ('voiding', 'drop_process_type', 'name text', 'void'),
+  ('voiding', 'check_definition', 'definition jsonb', 'SETOF voiding.definition_fault'),
+  ('voiding', 'acknowledge_process_failure', 'process_id uuid, reason text DEFAULT NULL::text', 'void'),
+  ('voiding', 'explain', 'process_id uuid', 'TABLE(aspect text, what text, detail text, at timestamp with time zone)'),
+  ('voiding', 'diagram', 'process_type text, process_id uuid DEFAULT NULL::uuid', 'text'),
+  ('voiding', 'move_timer', 'process_id uuid, name text, due_at timestamp with time zone', 'void'),
+  ('voiding', 'cancel_timer', 'process_id uuid, name text', 'void'),
+  -- running
+  ('voiding', 'dispatch', 'service text DEFAULT NULL::text, batch_size integer DEFAULT NULL::integer', 'integer'),
+  ('voiding', 'wait_until_idle', 'timeout interval', 'boolean'),
+  ('voiding', 'maintain', '', 'void'),
+  ('voiding', 'retry_message', 'id uuid, reason text DEFAULT NULL::text', 'integer'),
+  ('voiding', 'discard_message', 'id uuid, reason text', 'integer'),
+  -- small ones
+  ('voiding', 'now', '', 'timestamp with time zone'),
+  ('voiding', 'uuid', '', 'uuid'),
+  ('voiding', 'uuid_from', 't timestamp with time zone', 'uuid'),
+  ('voiding', 'uuid_time', 'id uuid', 'timestamp with time zone'),
+  ('voiding', 'caller', '', 'name'),
+  ('voiding', 'check_snapshot', '', 'void');
+
+CREATE TEMP TABLE present AS
+  SELECT n.nspname AS schema, p.proname AS name, pg_get_function_arguments(p.oid) AS arguments,
+         pg_get_function_result(p.oid) AS result, obj_description(p.oid, 'pg_proc') AS comment
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+   WHERE n.nspname IN ('voiding', 'billing', 'reports');
+
+SELECT is_empty(
+  $$ TABLE wanted EXCEPT SELECT schema, name, arguments, result FROM present $$,
+  'every public function is there: arguments, defaults and result are what the design says');
+SELECT is_empty(
+  $$ SELECT schema, name FROM wanted EXCEPT SELECT schema, name FROM present $$,
+  'every public function is there by name');
+SELECT is_empty(
+  $$ SELECT p.schema, p.name FROM present p JOIN wanted USING (schema, name) GROUP BY 1, 2 HAVING count(*) > 1 $$,
+  'no public function is overloaded');
+SELECT is_empty(
+  $$ SELECT name FROM present WHERE schema = 'voiding' AND (comment LIKE 'internal%') IS NOT TRUE
+     EXCEPT SELECT name FROM wanted WHERE schema = 'voiding' $$,
+  'whatever else is in schema voiding says that it is internal');
+
+SELECT * FROM finish();
+ROLLBACK;

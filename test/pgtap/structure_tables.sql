@@ -1,0 +1,69 @@
+-- The tables and views that are public, and the columns that outside checks
+-- read, with their types. More columns may be added; none may go or change.
+BEGIN;
+SELECT plan(6);
+
+CREATE TEMP TABLE wanted (schema text, relation text, kind "char", columns text);
+INSERT INTO wanted VALUES
+  ('billing', 'document', 'r', 'document_id text, customer_id text, kind text, amount numeric, currency billing.currency, status text,
+     void_reason text, process_id uuid, issued_at timestamptz, voided_at timestamptz'),
+  ('reports', 'report', 'v', 'report_id bigint, customer_id text, currency text, status text, total numeric, published_at timestamptz'),
+  ('reports', 'report_line', 'r', 'document_id text, report_id bigint, amount numeric, status text, process_id uuid'),
+  ('reports', 'refusal', 'r', 'process_id uuid, document_id text, report_id bigint, reason text'),
+  ('voiding', 'event', 'p', 'position bigint, event_id uuid, type text, source text, subject text, correlation_id uuid,
+     causation_id uuid, data jsonb, recorded_at timestamptz'),
+  ('voiding', 'process', 'v', 'process_id uuid, type text, version integer, key text, state text, data jsonb,
+     started_at timestamptz, updated_at timestamptz, finished_at timestamptz'),
+  ('voiding', 'active_process', 'r', 'process_id uuid, type text, version integer, key text, state text, data jsonb'),
+  ('voiding', 'finished_process', 'p', 'process_id uuid, type text, version integer, key text, state text, data jsonb, finished_at timestamptz'),
+  ('voiding', 'outbox', 'r', 'id uuid, aggregatetype text, aggregateid text, type text, payload jsonb, source text, destination text,
+     correlation_id uuid, causation_id uuid, attempts integer, available_at timestamptz, created_at timestamptz'),
+  ('voiding', 'dead_letter', 'r', 'id uuid, aggregatetype text, aggregateid text, type text, payload jsonb, source text, destination text,
+     correlation_id uuid, causation_id uuid, attempts integer, available_at timestamptz, created_at timestamptz,
+     error text, failed_at timestamptz'),
+  ('voiding', 'parked_event', 'r', 'event_id uuid, type text, source text, subject text, correlation_id uuid, data jsonb'),
+  ('voiding', 'task', 'r', 'task_id uuid, type text, service text, state text, document jsonb, owner text, priority integer,
+     due_at timestamptz, version integer, process_id uuid'),
+  ('voiding', 'timer', 'r', 'process_id uuid, name text, due_at timestamptz'),
+  ('voiding', 'process_type', 'r', 'name text, version integer, definition jsonb'),
+  ('voiding', 'transition', 'r', 'process_type text, version integer, from_state text, trigger text, name text, guard text, to_state text'),
+  ('voiding', 'service', 'r', 'name text, owner text, schema text'),
+  ('voiding', 'handler', 'r', 'service text, type text, kind text, function text'),
+  ('voiding', 'ongoing_process', 'v', 'process_id uuid, type text, key text, state text, since timestamptz, waits_for text'),
+  ('voiding', 'process_history', 'v', 'process_id uuid, type text, key text, step integer, event text, from_state text, to_state text,
+     command text, at timestamptz, actor text');
+
+CREATE TEMP TABLE relation AS
+  SELECT n.nspname AS schema, c.relname AS relation, c.relkind AS kind, c.oid
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+   WHERE n.nspname IN ('voiding', 'billing', 'reports') AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition;
+
+SELECT is_empty(
+  $$ SELECT w.schema, w.relation, w.kind FROM wanted w EXCEPT SELECT schema, relation, kind FROM relation $$,
+  'every public table and view is there, and of its kind');
+SELECT set_eq(
+  $$ SELECT schema || '.' || relation FROM relation WHERE schema = 'voiding' $$,
+  $$ SELECT schema || '.' || relation FROM wanted WHERE schema = 'voiding' $$,
+  'schema voiding has no table or view besides them');
+SELECT is_empty($$
+  SELECT w.schema, w.relation, c.column_and_type
+    FROM wanted w, LATERAL regexp_split_to_table(w.columns, ',\s*') AS c(column_and_type)
+   WHERE NOT EXISTS (SELECT FROM relation r JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+                      WHERE (r.schema, r.relation) = (w.schema, w.relation)
+                        AND a.attname = split_part(c.column_and_type, ' ', 1)
+                        AND a.atttypid = to_regtype(split_part(c.column_and_type, ' ', 2))) $$,
+  'every column that outside checks read is there, with its type');
+
+SELECT col_is_pk('billing', 'document', ARRAY['document_id'], 'a document is known by its id');
+SELECT results_eq(
+  $$ SELECT relid::regclass::text, pg_get_partkeydef(relid)
+       FROM (VALUES ('voiding.event'::regclass), ('voiding.finished_process')) v(relid) ORDER BY 1 $$,
+  $$ VALUES ('voiding.event', 'RANGE ("position")'), ('voiding.finished_process', 'RANGE (process_id)') $$,
+  'events are partitioned by position, ended processes by id');
+SELECT is_empty($$
+  SELECT i.indrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+   WHERE c.relkind = 'p' AND c.relnamespace = 'voiding'::regnamespace $$,
+  'a partitioned root has no index of its own: later partitions can be dumped and attached again');
+
+SELECT * FROM finish();
+ROLLBACK;
