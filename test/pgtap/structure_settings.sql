@@ -18,17 +18,19 @@ SELECT is_empty($$ SELECT oid::regprocedure, path FROM f WHERE schema <> 'voidin
   'in a service to its own schema, temporary objects last');
 SELECT set_eq($$ SELECT name FROM f WHERE language = 'c' $$,
   ARRAY['now', 'uuid', 'caller', 'definitions_changed', 'emit_event', 'begin_conversation', 'emit', 'engine_emit',
-        'dispatch', 'command_failed', 'wait_until_idle', 'check_snapshot', 'hint', 'next_xid',
+        'dispatch', 'command_failed', 'wait_until_idle', 'check_snapshot', 'hint', 'next_xid', 'wait_settled', 'await',
+        'launch', 'stop', 'counters', 'serving',
         -- these call do_NAME as the engine's owner, on behalf of their caller
         'create_service', 'drop_service', 'create_command', 'drop_command', 'subscribe', 'unsubscribe',
         'create_process_type', 'drop_process_type', 'acknowledge_process_failure', 'retry_message', 'discard_message',
-        'redact_event'],
+        'redact_event', 'start_workers', 'stop_workers'],
   'these functions, and no others, are in C and look names up by schema');
 SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE language NOT IN ('c', 'sql', 'plpgsql') $$,
   'no other language is used');
 SELECT set_eq($$ SELECT schema || '.' || name FROM f WHERE prosecdef $$,
   ARRAY['voiding.add_event_partition', 'voiding.add_finished_partition', 'voiding.maintain', 'voiding.move_timer',
         'voiding.cancel_timer', 'voiding.explain', 'voiding.diagram', 'voiding.check_definition', 'voiding.check_invariants',
+        'voiding.wait_for_process',
         'billing.issue_document', 'billing.void_document', 'billing.check_invariants',
         'reports.publish_report', 'reports.check_invariants'],
   'these functions, and no others, run with the rights of their owner');

@@ -31,7 +31,9 @@ INSERT INTO wanted VALUES
   ('voiding', 'handler', 'r', 'service text, type text, kind text, function text'),
   ('voiding', 'ongoing_process', 'v', 'process_id uuid, type text, key text, state text, since timestamptz, waits_for text'),
   ('voiding', 'process_history', 'v', 'process_id uuid, type text, key text, step integer, event text, from_state text, to_state text,
-     command text, at timestamptz, actor text');
+     command text, at timestamptz, actor text'),
+  ('voiding', 'worker', 'v', 'worker integer, pid integer, started_at timestamptz, state text'),
+  ('voiding', 'stats', 'v', 'name text, labels jsonb, value numeric');
 
 CREATE TEMP TABLE relation AS
   SELECT n.nspname AS schema, c.relname AS relation, c.relkind AS kind, c.oid
