@@ -63,6 +63,11 @@ BEGIN
     RAISE EXCEPTION 'document "%" cannot go from % to %', OLD.document_id, OLD.status, NEW.status
       USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'void_document() asks for a voiding.';
   END IF;
+  IF OLD.status = 'voiding_requested' AND NEW.status = 'issued'
+     AND NOT EXISTS (SELECT FROM aborted_voiding a WHERE a.process_id = OLD.process_id) THEN
+    RAISE EXCEPTION 'document "%" is being voided', OLD.document_id
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'abort_document_voiding() gives that up.';
+  END IF;
   IF OLD.status = 'issued' AND NEW.status = 'voiding_requested' THEN
     PERFORM check_no_failure(OLD.document_id);
   END IF;
@@ -221,9 +226,9 @@ DECLARE
   d document := lock_for(abort_document_voiding.document_id, abort_document_voiding.process_id);
 BEGIN
   IF d.status = 'voiding_requested' THEN
-    UPDATE document x SET status = 'issued' WHERE x.document_id = d.document_id;
     INSERT INTO aborted_voiding (process_id, document_id, reason)
     VALUES (abort_document_voiding.process_id, d.document_id, abort_document_voiding.reason);
+    UPDATE document x SET status = 'issued' WHERE x.document_id = d.document_id;
   END IF;
 END $$;
 COMMENT ON FUNCTION :"billing".abort_document_voiding(text, uuid, text) IS

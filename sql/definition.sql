@@ -167,6 +167,7 @@ BEGIN
   IF NOT EXISTS (SELECT FROM voiding.process_type p WHERE p.name = do_drop_process_type.name) THEN
     RAISE EXCEPTION 'process type "%" does not exist', name USING ERRCODE = 'undefined_object';
   END IF;
+  LOCK TABLE voiding.active_process IN SHARE MODE;  -- those who are starting one have written it
   SELECT count(*) INTO running FROM voiding.active_process a WHERE a.type = do_drop_process_type.name;
   IF running > 0 THEN
     RAISE EXCEPTION 'process type "%" is in use: % of its processes have not ended', name, running

@@ -11,7 +11,8 @@ CREATE FUNCTION voiding.is_path(v text) RETURNS boolean
 AS $$
 BEGIN
   PERFORM v::jsonpath;
-  RETURN true;
+  -- there are no variables: "$name" would be an error at run time
+  RETURN regexp_replace(v, '"([^"\\]|\\.)*"', '""', 'g') !~ '\$[A-Za-z_"]';
 EXCEPTION WHEN others THEN
   RETURN false;
 END $$;
@@ -21,7 +22,7 @@ CREATE FUNCTION voiding.is_duration(v text) RETURNS boolean
   LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  RETURN v LIKE 'P%' AND v::interval > interval '0';
+  RETURN v LIKE 'P%' AND v::interval > interval '0' AND v::interval <= interval '100 years';
 EXCEPTION WHEN others THEN
   RETURN false;
 END $$;
@@ -167,7 +168,7 @@ BEGIN
   IF s ? 'task' THEN
     RETURN QUERY SELECT * FROM voiding.unknown_members(place || ', task', s -> 'task', '{type,with}');
     RETURN QUERY SELECT * FROM voiding.bad_values(place || ', task', s -> 'task');
-    IF coalesce(s #>> '{task,type}', '') = '' THEN
+    IF coalesce(s #>> '{task,type}', '') !~ '^[A-Za-z_][A-Za-z0-9_.-]{0,99}$' THEN
       RETURN NEXT (place, '"task" without "type"', 'name the type of task')::voiding.definition_fault;
     END IF;
   END IF;

@@ -37,7 +37,7 @@ CREATE TABLE voiding.dead_letter (
   LIKE voiding.outbox INCLUDING COMMENTS,
   failed_at timestamptz NOT NULL,
   sqlstate  text NOT NULL,
-  PRIMARY KEY (seq, aggregatetype)
+  PRIMARY KEY (seq, destination, aggregatetype)
 );
 COMMENT ON TABLE voiding.dead_letter IS 'messages that gave up, until retry_message() or discard_message()';
 COMMENT ON COLUMN voiding.dead_letter.destination IS 'the service; "voiding": an event for processes of the type that aggregatetype names';
@@ -157,9 +157,11 @@ BEGIN
     RAISE EXCEPTION 'the process that the event was for has ended'
       USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Discard it with discard_message().';
   END IF;
-  INSERT INTO voiding.parked_event (position, process_type, key, event_id, type, source, subject, correlation_id, causation_id, data, parked_at, expires_at)
+  INSERT INTO voiding.parked_event (position, process_type, key, event_id, type, source, subject, correlation_id, causation_id, data, parked_at, expires_at, process_id)
   VALUES (d.seq, d.aggregatetype, key, d.id, d.type, d.source, d.aggregateid, d.correlation_id, d.causation_id, d.payload, voiding.now(),
-          voiding.now() + coalesce((definition #>> ARRAY['events', d.type, 'for'])::interval, current_setting('voiding.park_for')::interval));
+          voiding.now() + coalesce((definition #>> ARRAY['events', d.type, 'for'])::interval, current_setting('voiding.park_for')::interval),
+          (SELECT a.process_id FROM voiding.active_process a WHERE a.process_id = d.correlation_id AND a.type = d.aggregatetype));
+  PERFORM voiding.deliver_parked(d.correlation_id);  -- if it is that process's
 END $$;
 COMMENT ON FUNCTION voiding.park_again(voiding.dead_letter) IS 'internal';
 

@@ -25,6 +25,10 @@ COMMENT ON COLUMN voiding.parked_event.process_id IS 'the process that it waits 
 COMMENT ON COLUMN voiding.parked_event.watch IS 'a process started meanwhile may not have seen it: transactions below this one; 0: all have';
 SELECT pg_catalog.pg_extension_config_dump('voiding.parked_event', '');
 
+CREATE FUNCTION voiding.deliver_parked(process_id uuid) RETURNS boolean
+  LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'voiding_deliver_parked';
+COMMENT ON FUNCTION voiding.deliver_parked(uuid) IS 'internal: let a process look again at what is parked for it';
+
 CREATE FUNCTION voiding.next_xid() RETURNS xid8
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_next_xid';
 COMMENT ON FUNCTION voiding.next_xid() IS 'internal: above all transactions that are running';
@@ -76,6 +80,6 @@ AS $$
           parked_at, (hashtext(subject)::bigint & 4294967295) % 64, pg_current_xact_id(), pos,
           format('no process of type %s with key "%s" was ready for this event in time', process_type, key),
           voiding.now(), 'VD04B')
-  ON CONFLICT (seq, aggregatetype) DO NOTHING
+  ON CONFLICT (seq, destination, aggregatetype) DO NOTHING
 $$;
 COMMENT ON FUNCTION voiding.expire_parked(bigint, text, text, uuid, text, text, text, uuid, uuid, jsonb, timestamptz) IS 'internal';

@@ -19,6 +19,6 @@ CREATE FUNCTION voiding.uuid() RETURNS uuid
 COMMENT ON FUNCTION voiding.uuid() IS 'a new id, version 7: ids made later sort behind';
 
 CREATE FUNCTION voiding.caller() RETURNS name
-  LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'voiding_caller';
+  LANGUAGE c STABLE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'voiding_caller';
 COMMENT ON FUNCTION voiding.caller() IS
   'who calls, also inside SECURITY DEFINER functions: in a handler its owner, else the role that was set or logged in';

@@ -243,12 +243,17 @@ captured_subject(const Capture *c, HeapTuple tuple, TupleDesc desc)
 	Datum		d = heap_getattr(tuple, c->subject, desc, &isnull);
 	Form_pg_attribute att = TupleDescAttr(desc, c->subject - 1);
 
-	if (isnull)
+	char	   *subject = NULL;
+
+	if (!isnull)				/* a JSON null is none either */
+		subject = vd_json_text(vd_json_datum(d, false, getBaseType(att->atttypid),
+											 att->atttypmod));
+	if (subject == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("an event needs a subject, but column \"%s\" is null",
 						NameStr(att->attname))));
-	return vd_json_text(vd_json_datum(d, false, getBaseType(att->atttypid), att->atttypmod));
+	return subject;
 }
 
 static void

@@ -70,12 +70,63 @@ count(const VdMessage *m, Outcome outcome)
 								outcome == RETRIED ? &c->retried : &c->dead, 1);
 }
 
+/*
+ * Call fn in a subtransaction of its own: what one process type makes of it
+ * must not stop the others. An error is logged, and *failed set.
+ */
+static bool
+call_alone(bool (*fn) (void *), void *arg, const char *what, bool *failed)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool result = false;
+
+	*failed = false;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		result = fn(arg);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (is_ours(error))
+			ReThrowError(error);
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("%s failed: %s", what, error->message)));
+		*failed = true;
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return result;
+}
+
+static bool
+command_failed(void *m)
+{
+	vd_process_command_failed(m);
+	return true;
+}
+
 void
 vd_give_up(VdMessage *m, const char *sqlstate)
 {
+	bool		failed;
+
 	count(m, DEAD);
 	vd_outbox_dead(m, sqlstate);
-	vd_process_command_failed(m);
+	(void) call_alone(command_failed, m, "onError of a process", &failed);
 }
 
 static void
@@ -123,6 +174,15 @@ run_one(VdMessage *m, bool in_savepoint)
 	return true;
 }
 
+static void
+skip_behind(Batch *b, int failed)
+{
+	for (int i = failed + 1; i < b->n; i++)
+		if (strcmp(b->messages[i]->aggregateid, b->messages[failed]->aggregateid) == 0 &&
+			strcmp(b->messages[i]->destination, b->messages[failed]->destination) == 0)
+			b->skip[i] = true;
+}
+
 /* run messages lo..hi-1 in one subtransaction; the error if one fails */
 static ErrorData *
 try_range(Batch *b, int lo, int hi)
@@ -138,8 +198,11 @@ try_range(Batch *b, int lo, int hi)
 		for (int i = lo; i < hi; i++)
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (!b->skip[i])
-				b->gone[i] = !run_one(b->messages[i], b->in_savepoint);
+			if (b->skip[i])
+				continue;
+			b->gone[i] = !run_one(b->messages[i], b->in_savepoint);
+			if (b->gone[i])		/* it may be back, before those behind it */
+				skip_behind(b, i);
 		}
 		ReleaseCurrentSubTransaction();
 	}
@@ -170,15 +233,6 @@ lost_a_lock(const ErrorData *e)
 {
 	return vd_am_worker && (e->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
 							e->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE);
-}
-
-static void
-skip_behind(Batch *b, int failed)
-{
-	for (int i = failed + 1; i < b->n; i++)
-		if (strcmp(b->messages[i]->aggregateid, b->messages[failed]->aggregateid) == 0 &&
-			strcmp(b->messages[i]->destination, b->messages[failed]->destination) == 0)
-			b->skip[i] = true;
 }
 
 static void
@@ -236,59 +290,111 @@ vd_run_batch(List *messages)
 
 /* ---- what is due besides messages ---- */
 
-/* rows of an engine query with one limit argument, as uuid and text columns */
-static int
-for_each_due(const char *sql, int limit, bool (*fn) (const pg_uuid_t *, const char *))
+typedef struct Due				/* a deadline, or a process with parked events */
 {
+	pg_uuid_t	process_id;
+	char	   *timer;
+} Due;
+
+/* the rows of an engine query with one limit argument */
+static List *
+find_due(const char *sql, int limit)
+{
+	MemoryContext caller = CurrentMemoryContext;
 	Oid			type = INT4OID;
 	Datum		arg = Int32GetDatum(limit);
 	VdIdentity	saved;
-	SPITupleTable *rows;
-	uint64		n;
-	int			done = 0;
+	List	   *due = NIL;
 
 	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT ||
 		SPI_execute_with_args(sql, 1, &type, &arg, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for what is due");
-	rows = SPI_tuptable;
-	n = SPI_processed;
-	for (uint64 i = 0; i < n; i++)
+	for (uint64 i = 0; i < SPI_processed; i++)
 	{
+		HeapTuple	row = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+		MemoryContext old = MemoryContextSwitchTo(caller);
+		Due		   *d = palloc(sizeof(Due));
 		bool		isnull;
-		Datum		id = SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &isnull);
 
-		if (fn(DatumGetUUIDP(id), SPI_getvalue(rows->vals[i], rows->tupdesc, 2)))
-			done++;
+		d->process_id = *DatumGetUUIDP(SPI_getbinval(row, desc, 1, &isnull));
+		d->timer = SPI_getvalue(row, desc, 2);
+		d->timer = d->timer ? pstrdup(d->timer) : NULL;
+		due = lappend(due, d);
+		MemoryContextSwitchTo(old);
 	}
 	SPI_finish();
 	PopActiveSnapshot();
 	vd_return(&saved);
 	CommandCounterIncrement();
-	return done;
+	return due;
 }
 
 static bool
-deliver(const pg_uuid_t *process_id, const char *unused)
+fire(void *arg)
 {
-	return vd_deliver_parked(process_id);
+	Due		   *d = arg;
+
+	return vd_process_fire_timer(&d->process_id, d->timer);
+}
+
+static bool
+deliver(void *arg)
+{
+	return vd_deliver_parked(&((Due *) arg)->process_id);
+}
+
+/* a deadline whose step fails is tried again later, and does not starve others */
+static void
+postpone(Due *d)
+{
+	Oid			types[] = {UUIDOID, TEXTOID};
+	Datum		args[] = {UUIDPGetDatum(&d->process_id), CStringGetTextDatum(d->timer)};
+	VdIdentity	saved;
+
+	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute_with_args("UPDATE voiding.timer SET due_at = voiding.now() + interval '1 minute'"
+							  " WHERE process_id = $1 AND name = $2 AND due_at <= voiding.now()",
+							  2, types, args, NULL, false, 0) != SPI_OK_UPDATE)
+		elog(ERROR, "could not postpone a deadline");
+	SPI_finish();
+	vd_return(&saved);
+	CommandCounterIncrement();
 }
 
 /* Let deadlines pass that are due; returns how many. */
 int
 vd_run_timers(int limit)
 {
-	return for_each_due("SELECT process_id, name FROM voiding.due_timers($1)",
-						limit, vd_process_fire_timer);
+	int			done = 0;
+	bool		failed;
+	ListCell   *lc;
+
+	foreach(lc, find_due("SELECT process_id, name FROM voiding.due_timers($1)", limit))
+	{
+		done += call_alone(fire, lfirst(lc), "a deadline", &failed);
+		if (failed)
+			postpone(lfirst(lc));
+	}
+	CommandCounterIncrement();
+	return done;
 }
 
 /* Deliver what is parked for processes that are there by now; how many. */
 int
 vd_run_parked(int limit)
 {
-	return for_each_due("SELECT process_id, NULL FROM voiding.sweep_parked($1)",
-						limit, deliver);
+	int			done = 0;
+	bool		failed;
+	ListCell   *lc;
+
+	foreach(lc, find_due("SELECT process_id, NULL FROM voiding.sweep_parked($1)", limit))
+		done += call_alone(deliver, lfirst(lc), "delivery of a parked event", &failed);
+	CommandCounterIncrement();
+	return done;
 }
 
 /*

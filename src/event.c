@@ -137,16 +137,9 @@ vd_event_step(VdEvent *ev, const VdProcess *p, const char *event_type,
 static Datum
 actor(void)
 {
-	static Oid	known = InvalidOid;
-	static char name[NAMEDATALEN];
 	Oid			role = OidIsValid(vd_current_owner) ? vd_current_owner : GetOuterUserId();
 
-	if (role != known)
-	{
-		strlcpy(name, GetUserNameFromId(role, false), NAMEDATALEN);
-		known = role;
-	}
-	return CStringGetTextDatum(name);
+	return CStringGetTextDatum(GetUserNameFromId(role, false));
 }
 
 static void
@@ -230,6 +223,7 @@ vd_event_append(VdEvent *ev)
 {
 	const VdRoute *route = vd_route(ev->type);
 
+	check_stack_depth();
 	if (route->listeners != NIL)
 		vd_process_react(ev, route);
 	vd_event_write(ev);

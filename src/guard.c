@@ -12,13 +12,16 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
+#include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "tcop/utility.h"
 #include "utils/guc.h"
-#include "utils/lsyscache.h"
 
 #include "voiding.h"
 
@@ -67,16 +70,20 @@ on_utility(PlannedStmt *pstmt, const char *query, bool read_only, ProcessUtility
 static void
 on_access(ObjectAccessType access, Oid class, Oid object, int sub, void *arg)
 {
+	ObjectAddress address;
+
 	if (next_access)
 		next_access(access, class, object, sub, arg);
-	if (access != OAT_POST_CREATE || class != RelationRelationId || sub != 0 ||
-		!OidIsValid(vd_current_owner))
+	if (access != OAT_POST_CREATE || sub != 0 || !OidIsValid(vd_current_owner) ||
+		!(class == RelationRelationId || class == TypeRelationId ||
+		  class == ProcedureRelationId || class == OperatorRelationId))
 		return;
-	CommandCounterIncrement();	/* to see the new relation */
-	if (isAnyTempNamespace(get_rel_namespace(object)))
+	CommandCounterIncrement();	/* to see the new object */
+	ObjectAddressSet(address, class, object);
+	if (isAnyTempNamespace(get_object_namespace(&address)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("a handler cannot make temporary tables or views"),
+				 errmsg("a handler cannot make temporary tables, views, types or functions"),
 				 errdetail("They would outlive the handler.")));
 }
 

@@ -191,13 +191,30 @@ scope_json(const VdScope *scope)
 	return JsonbValueToJsonb(pushJsonbValue(&ps, WJB_END_OBJECT, NULL));
 }
 
+/* settings that decide how values are read and written: nothing may depend on them */
+static void
+pin_settings(void)
+{
+	static const char *const pinned[][2] = {
+		{"TimeZone", "UTC"}, {"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"},
+		{"extra_float_digits", "1"}, {"bytea_output", "hex"}
+	};
+
+	for (size_t i = 0; i < lengthof(pinned); i++)
+		if (strcmp(GetConfigOption(pinned[i][0], false, false), pinned[i][1]) != 0)
+			(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+}
+
 /* one of the jsonb_path_ functions over the scope, silent; NULL for no result */
 static Datum
 path_call(PGFunction fn, const char *path, const VdScope *scope, bool *isnull)
 {
 	LOCAL_FCINFO(fcinfo, 4);
+	int			level = NewGUCNestLevel();
 	Datum		result;
 
+	pin_settings();
 	InitFunctionCallInfoData(*fcinfo, NULL, 4, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = JsonbPGetDatum(scope_json(scope));
 	fcinfo->args[1].value = DirectFunctionCall1(jsonpath_in, CStringGetDatum(path));
@@ -206,6 +223,7 @@ path_call(PGFunction fn, const char *path, const VdScope *scope, bool *isnull)
 	for (int i = 0; i < 4; i++)
 		fcinfo->args[i].isnull = false;
 	result = fn(fcinfo);
+	AtEOXact_GUC(false, level);
 	*isnull = fcinfo->isnull;
 	return result;
 }
@@ -219,7 +237,7 @@ path_value(const char *path, const VdScope *scope)
 
 	if (follow_names(path, scope, &v))
 		return v ? v : &null_value;
-	d = path_call(jsonb_path_query_first, path, scope, &isnull);
+	d = path_call(jsonb_path_query_first_tz, path, scope, &isnull);
 	return isnull ? &null_value : jsonb_as_value(DatumGetJsonbP(d));
 }
 
@@ -232,7 +250,7 @@ vd_json_guard(const char *guard, const VdScope *scope)
 
 	if (guard == NULL)
 		return true;
-	d = path_call(jsonb_path_match, guard, scope, &isnull);
+	d = path_call(jsonb_path_match_tz, guard, scope, &isnull);
 	return !isnull && DatumGetBool(d);
 }
 
@@ -241,7 +259,7 @@ List *
 vd_json_each(const char *path, const VdScope *scope)
 {
 	bool		isnull;
-	Datum		d = path_call(jsonb_path_query_array, path, scope, &isnull);
+	Datum		d = path_call(jsonb_path_query_array_tz, path, scope, &isnull);
 	JsonbIterator *it;
 	JsonbValue	v;
 	List	   *items = NIL;
@@ -322,21 +340,6 @@ numeric_value(Numeric n)
 	return v;
 }
 
-/* settings that decide how values are written; an event must not depend on them */
-static void
-pin_output(void)
-{
-	static const char *const pinned[][2] = {
-		{"TimeZone", "UTC"}, {"DateStyle", "ISO, MDY"}, {"IntervalStyle", "postgres"},
-		{"extra_float_digits", "1"}, {"bytea_output", "hex"}
-	};
-
-	for (size_t i = 0; i < lengthof(pinned); i++)
-		if (strcmp(GetConfigOption(pinned[i][0], false, false), pinned[i][1]) != 0)
-			(void) set_config_option(pinned[i][0], pinned[i][1], PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_SAVE, true, 0, false);
-}
-
 /* any other type: what to_jsonb() makes of it */
 static JsonbValue *
 other_value(Datum value, Oid type, int32 typmod)
@@ -354,7 +357,7 @@ other_value(Datum value, Oid type, int32 typmod)
 	InitFunctionCallInfoData(*fcinfo, &flinfo, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = value;
 	fcinfo->args[0].isnull = false;
-	pin_output();
+	pin_settings();
 	result = jsonb_as_value(DatumGetJsonbP(FunctionCallInvoke(fcinfo)));
 	AtEOXact_GUC(false, level);
 	return result;

@@ -24,6 +24,7 @@
 #include "voiding.h"
 #include "shared.h"
 
+PG_FUNCTION_INFO_V1(voiding_deliver_parked);
 PG_FUNCTION_INFO_V1(voiding_next_xid);
 
 typedef struct Parked
@@ -34,6 +35,7 @@ typedef struct Parked
 	bool		bound;			/* waits for one process only */
 	pg_uuid_t	process_id;
 	ItemPointerData tid;
+	bool		taken;
 } Parked;
 
 /* an option of an event in the definition: "unmatched" or "for" */
@@ -187,39 +189,52 @@ parked_for(const VdProcess *p)
 	return mine;
 }
 
+/* hand one parked event to a process; false: it has moved or ended meanwhile */
+static bool
+deliver_one(VdDefinition *def, VdProcess *p, Parked *k, VdEvent *ev)
+{
+	VdScope		scope = vd_scope(p, k->data);
+	VdTransition *t = vd_step_pick(def, p->state, "on", k->type, &scope);
+	VdKey		pk = {UUIDOID, UUIDPGetDatum(&p->id)};
+	Datum		v[Pr_natts];
+	bool		n[Pr_natts];
+
+	CommandCounterIncrement();
+	if (t == NULL)
+	{
+		vd_event_step(ev, p, k->type, p->state, NIL, "ignored");
+		return true;
+	}
+	/* the row has a newer version than p knows */
+	if (!vd_lock(VD_ACTIVE_PROCESS, VdIdx_primary, 1, &pk, v, n, &p->tid))
+		elog(ERROR, "process %s is gone under our lock", vd_uuid_text(&p->id));
+	return vd_process_step(def, p, t, ev, k->type, k->data, "was parked");
+}
+
 /*
- * Hand a process, which is locked, the first parked event that its state
- * waits for; the step that this is looks for the next one.
+ * Hand a process, which is locked, the parked events that its state waits for,
+ * oldest first; from the beginning again in each new state.
  */
 void
 vd_unpark(VdDefinition *def, VdProcess *p, VdEvent *ev)
 {
-	ListCell   *lc;
+	List	   *parked = parked_for(p);
+	ListCell   *lc = list_head(parked);
 
-	foreach(lc, parked_for(p))
+	while (lc != NULL)
 	{
 		Parked	   *k = lfirst(lc);
-		VdScope		scope = vd_scope(p, k->data);
-		VdTransition *t;
+		char	   *state = p->state;
 
-		if (!vd_step_knows(def, p->state, "on", k->type) ||
+		lc = lnext(parked, lc);
+		if (k->taken || !vd_step_knows(def, p->state, "on", k->type) ||
 			!vd_delete(VD_PARKED_EVENT, &k->tid))
 			continue;
-		CommandCounterIncrement();
-		t = vd_step_pick(def, p->state, "on", k->type, &scope);
-		if (t != NULL)
-		{
-			VdKey		pk = {UUIDOID, UUIDPGetDatum(&p->id)};
-			Datum		v[Pr_natts];
-			bool		n[Pr_natts];
-
-			/* the row has a newer version than p knows */
-			if (!vd_lock(VD_ACTIVE_PROCESS, VdIdx_primary, 1, &pk, v, n, &p->tid))
-				elog(ERROR, "process %s is gone under our lock", vd_uuid_text(&p->id));
-			vd_process_step(def, p, t, ev, k->type, k->data, "was parked");
+		k->taken = true;
+		if (!deliver_one(def, p, k, ev))
 			return;
-		}
-		vd_event_step(ev, p, k->type, p->state, NIL, "ignored");
+		if (strcmp(p->state, state) != 0)
+			lc = list_head(parked);
 	}
 }
 
@@ -280,4 +295,14 @@ Datum
 voiding_next_xid(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_FULLTRANSACTIONID(ReadNextFullTransactionId());
+}
+
+/*
+ * voiding.deliver_parked(process_id uuid) RETURNS boolean, internal: the same
+ * for repairs.
+ */
+Datum
+voiding_deliver_parked(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(vd_deliver_parked(PG_GETARG_UUID_P(0)));
 }

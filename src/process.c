@@ -16,13 +16,11 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
 #include "voiding.h"
-#include "shared.h"
 
 #define START "(start)"
 
@@ -51,8 +49,8 @@ from_row(VdProcess *p, const Datum *v, const bool *n, ItemPointer tid)
 	p->tid = *tid;
 }
 
-static void
-to_row(const VdProcess *p, Datum *v, bool *n)
+void
+vd_process_to_row(const VdProcess *p, Datum *v, bool *n)
 {
 	memset(n, false, Pr_natts);
 	v[Pr_id] = UUIDPGetDatum(&p->id);
@@ -124,214 +122,15 @@ vd_process_finished(const pg_uuid_t *id, VdProcess *p)
 	return p->type != NULL;
 }
 
-/* ---- what a step leaves behind ---- */
-
-/* a state's timers go when it is left; those of the process ("@...") at its end */
-static bool
-delete_timer(TupleTableSlot *slot, void *final)
-{
-	slot_getallattrs(slot);
-	if (*(bool *) final || *VARDATA_ANY(slot->tts_values[Tm_name]) != '@')
-		vd_delete(VD_TIMER, &slot->tts_tid);
-	return true;
-}
-
-static void
-drop_timers(const VdProcess *p, bool final)
-{
-	VdKey		key = {UUIDOID, UUIDPGetDatum(&p->id)};
-
-	vd_scan(VD_TIMER, VdIdx_primary, 1, &key, delete_timer, &final);
-}
-
-static void
-set_timers(const VdProcess *p, List *timers)
-{
-	ListCell   *lc;
-
-	foreach(lc, timers)
-	{
-		VdTimer    *t = lfirst(lc);
-		Datum		v[Tm_natts];
-		bool		n[Tm_natts] = {false};
-
-		v[Tm_process_id] = UUIDPGetDatum(&p->id);
-		v[Tm_name] = CStringGetTextDatum(t->name);
-		v[Tm_state] = CStringGetTextDatum(p->state);
-		v[Tm_due_at] = DirectFunctionCall2(timestamptz_pl_interval,
-										   TimestampTzGetDatum(p->since),
-										   IntervalPGetDatum(t->duration));
-		vd_insert(VD_TIMER, v, n);
-		vd_wake_timer(DatumGetTimestampTz(v[Tm_due_at]));
-	}
-}
-
-/* the id of the task; tasks are SQL (sql/task.sql): they are rare, and people are slow */
-static pg_uuid_t
-call_task(const char *sql, const VdProcess *p, Jsonb *task)
-{
-	VdIdentity	saved;
-	pg_uuid_t	id = {0};
-	Datum		result;
-	bool		isnull;
-	Oid			types[] = {UUIDOID, JSONBOID};
-	Datum		args[] = {UUIDPGetDatum(&p->id), JsonbPGetDatum(task)};
-
-	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args(sql, 2, types, args, NULL, false, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not change a task");
-	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	if (!isnull)
-		id = *DatumGetUUIDP(result);
-	SPI_finish();
-	vd_return(&saved);
-	return id;
-}
-
-static void
-withdraw_task(VdProcess *p)
-{
-	if (p->task == NULL)
-		return;
-	(void) call_task("SELECT voiding.withdraw_task($1, $2)", p, vd_json_empty());
-	p->task = NULL;
-}
-
-static void
-open_task(VdProcess *p, VdState *state, Jsonb *event)
-{
-	VdScope		scope = vd_scope(p, event);
-	Jsonb	   *task;
-	pg_uuid_t	id;
-
-	if (state->task == NULL)
-		return;
-	task = vd_json_object(state->task, &scope);
-	p->task = vd_json_text(vd_json_get(task, "type"));
-	id = call_task("SELECT voiding.open_task($1, $2)", p, task);
-	vd_notify_add("task", p->task, &id);
-}
-
-static void
-send_commands(const VdProcess *p, List *commands, const VdEvent *ev)
-{
-	ListCell   *lc;
-
-	foreach(lc, commands)
-	{
-		VdCommand  *c = lfirst(lc);
-		VdMessage	m = {.id = vd_uuid_new(),.type = c->send->command,.payload = c->payload};
-
-		m.aggregatetype = m.destination = c->send->service;
-		m.aggregateid = p->key;
-		m.source = VD_ENGINE;
-		m.correlation = p->id;
-		m.causation = ev->event_id;
-		m.has_causation = true;
-		m.sent_in = c->state;
-		vd_outbox_add(&m);
-	}
-}
-
-static void
-emit_events(const VdProcess *p, List *emits, const VdEvent *cause)
-{
-	ListCell   *lc;
-
-	foreach(lc, emits)
-	{
-		VdEvent		ev;
-
-		vd_engine_event(&ev, lfirst(lc), p->key, p->data, &p->id, &cause->event_id);
-		vd_event_append(&ev);
-	}
-}
-
-/* move a process that has ended to where history is kept */
-static void
-finish(VdProcess *p, VdState *state, Jsonb *event, Datum *row, bool *row_nulls)
-{
-	VdScope		scope = vd_scope(p, event);
-	Datum		v[Fi_natts];
-	bool		n[Fi_natts] = {false};
-	char	   *reason = state->reason ? vd_json_text(vd_json_value(state->reason, &scope)) : NULL;
-
-	memcpy(v, row, sizeof(Datum) * Pr_natts);
-	memcpy(n, row_nulls, sizeof(bool) * Pr_natts);
-	v[Fi_finished_at] = TimestampTzGetDatum(vd_now());
-	v[Fi_outcome] = CStringGetTextDatum(state->outcome ? state->outcome : "done");
-	v[Fi_reason] = reason ? CStringGetTextDatum(reason) : (Datum) 0;
-	n[Fi_reason] = reason == NULL;
-	n[Fi_result] = state->result == NULL;
-	v[Fi_result] = state->result ? JsonbPGetDatum(vd_json_object(state->result, &scope)) : (Datum) 0;
-	vd_insert(VD_FINISHED_PROCESS, v, n);
-	if (!vd_delete(VD_ACTIVE_PROCESS, &p->tid))
-		elog(ERROR, "process %s was moved by another session under our lock",
-			 vd_uuid_text(&p->id));
-}
+/* ---- steps ---- */
 
 /*
- * Write a decided step. The process row exists and is locked; "written" says
- * that it holds the step already, as it does right after the start.
+ * Take a transition of an active, locked process, write it and note it on ev.
+ * event_type and event_data differ from ev's for an event that was parked.
+ * Returns whether p is still what the row says: not when it has ended, or when
+ * an event that the step emitted has moved it on.
  */
-static void
-write_step(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool written)
-{
-	bool		final = fx->entered && fx->entered->final;
-	Datum		v[Pr_natts];
-	bool		n[Pr_natts];
-
-	if (fx->left)
-	{
-		drop_timers(p, final);
-		withdraw_task(p);
-	}
-	if (fx->entered)
-	{
-		if (!written)
-			p->since = vd_now();
-		open_task(p, fx->entered, event);
-	}
-	to_row(p, v, n);
-	if (final)
-		finish(p, fx->entered, event, v, n);
-	else if (!written)
-		vd_update(VD_ACTIVE_PROCESS, &p->tid, v, n);
-	if (fx->entered)
-		set_timers(p, fx->entered->timers);
-	vd_event_position(ev);
-	send_commands(p, fx->commands, ev);
-	vd_notify_add("process", p->state, &p->id);
-	if (final || p->failed)
-		vd_wake_waiters(&p->id);
-	CommandCounterIncrement();
-	emit_events(p, fx->emits, ev);
-}
-
-/*
- * After a step: what is parked can be delivered, or is late. What the step
- * has emitted may have moved the process already; then that step has done it.
- */
-static void
-look_at_parked(VdDefinition *def, VdProcess *p, VdEffects *fx, VdEvent *ev)
-{
-	char	   *state = p->state;
-	TimestampTz since = p->since;
-
-	if (fx->entered && fx->entered->final)
-		vd_parked_late(p, ev);
-	else if (fx->emits == NIL ||
-			 (vd_process_lock(&p->id, p) && strcmp(p->state, state) == 0 && p->since == since))
-		vd_unpark(def, p, ev);
-}
-
-/*
- * Take a transition of an active, locked process, write it, note it on ev,
- * and hand it the events that were parked for its new state. event_type and
- * event_data differ from ev's for an event that was parked.
- */
-void
+bool
 vd_process_step(VdDefinition *def, VdProcess *p, VdTransition *t, VdEvent *ev,
 				const char *event_type, Jsonb *event_data, const char *note)
 {
@@ -339,10 +138,26 @@ vd_process_step(VdDefinition *def, VdProcess *p, VdTransition *t, VdEvent *ev,
 	char	   *from = p->state;
 
 	vd_step_take(def, p, t, event_data, &fx);
-	write_step(p, &fx, ev, event_data, false);
+	vd_effects_write(p, &fx, ev, event_data, false);
 	vd_event_step(ev, p, event_type, from, fx.commands, note);
-	if (fx.entered || note)		/* note: it was parked, and so may be others */
-		look_at_parked(def, p, &fx, ev);
+	return vd_process_goes_on(p, &fx, ev);
+}
+
+/* the same question, after a step that has been written */
+bool
+vd_process_goes_on(VdProcess *p, VdEffects *fx, VdEvent *ev)
+{
+	char	   *state = p->state;
+	TimestampTz since = p->since;
+
+	if (fx->entered && fx->entered->final)
+	{
+		vd_parked_late(p, ev);
+		return false;
+	}
+	if (fx->emits == NIL)
+		return true;
+	return vd_process_lock(&p->id, p) && strcmp(p->state, state) == 0 && p->since == since;
 }
 
 /* ---- reacting ---- */
@@ -375,8 +190,8 @@ move(VdProcess *p, VdEvent *ev)
 		vd_park(ev, def, p->key, p);
 	else if (t == NULL || (t->target == NULL && !t->own.set && !t->own.send && !t->own.emit))
 		vd_event_step(ev, p, ev->type, p->state, NIL, "ignored");
-	else
-		vd_process_step(def, p, t, ev, ev->type, ev->data, NULL);
+	else if (vd_process_step(def, p, t, ev, ev->type, ev->data, NULL))
+		vd_unpark(def, p, ev);
 }
 
 /*
@@ -403,7 +218,7 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 		return false;
 	p.started_at = p.since = vd_now();
 	vd_step_take(def, &p, t, ev->data, &fx);
-	to_row(&p, v, n);
+	vd_process_to_row(&p, v, n);
 	while (!vd_insert_new(VD_ACTIVE_PROCESS, v, n))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -418,10 +233,11 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 	if (!written && !vd_lock(VD_ACTIVE_PROCESS, VdIdx_primary, 1, &pk, v, n, &p.tid))
 		elog(ERROR, "process %s is gone right after its start", vd_uuid_text(&p.id));
 	if (!fx.entered->final)
-		set_timers(&p, def->timers);
-	write_step(&p, &fx, ev, ev->data, written);
+		vd_set_timers(&p, def->timers);
+	vd_effects_write(&p, &fx, ev, ev->data, written);
 	vd_event_step(ev, &p, ev->type, NULL, fx.commands, NULL);
-	look_at_parked(def, &p, &fx, ev);
+	if (vd_process_goes_on(&p, &fx, ev))
+		vd_unpark(def, &p, ev);
 	return true;
 }
 
@@ -493,7 +309,8 @@ react(VdListener *l, VdEvent *ev, bool *taken)
 	}
 	else if (l->starts)
 	{
-		pg_uuid_t	id = *taken ? vd_uuid_derive(&ev->conversation, def->type, key)
+		pg_uuid_t	id = *taken || !vd_uuid_has_time(&ev->conversation)
+			? vd_uuid_derive(&ev->conversation, def->type, key)
 			: ev->conversation;
 
 		*taken |= start(def, key, ev, &id);
@@ -568,10 +385,10 @@ vd_process_fire_timer(const pg_uuid_t *process_id, const char *timer)
 	scope = vd_scope(&p, ev.data);
 	t = vd_step_pick(def, p.state, "after", timer, &scope);
 	CommandCounterIncrement();
-	if (t != NULL)
-		vd_process_step(def, &p, t, &ev, ev.type, ev.data, NULL);
-	else
+	if (t == NULL)
 		vd_event_step(&ev, &p, ev.type, p.state, NIL, "ignored");
+	else if (vd_process_step(def, &p, t, &ev, ev.type, ev.data, NULL))
+		vd_unpark(def, &p, &ev);
 	vd_event_write(&ev);
 	return true;
 }
@@ -604,9 +421,9 @@ vd_process_command_failed(const VdMessage *m)
 
 		t = vd_step_pick(def, p.state, "onError", "", &scope);
 	}
-	if (t != NULL)
-		vd_process_step(def, &p, t, &ev, ev.type, ev.data, NULL);
-	else
+	if (t == NULL)
 		vd_event_step(&ev, &p, ev.type, p.state, NIL, "ignored");
+	else if (vd_process_step(def, &p, t, &ev, ev.type, ev.data, NULL))
+		vd_unpark(def, &p, &ev);
 	vd_event_write(&ev);
 }

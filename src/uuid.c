@@ -60,6 +60,23 @@ vd_uuid_new(void)
 }
 
 /*
+ * Does the id carry a time, of the years since 2020 up to tomorrow? Others (a
+ * random one from a user's column) would be scattered over all partitions.
+ */
+bool
+vd_uuid_has_time(const pg_uuid_t *u)
+{
+	int			version = u->data[6] >> 4;
+	uint64		ms = 0;
+	time_t		now = time(NULL);
+
+	for (int i = 0; i < 6; i++)
+		ms = (ms << 8) | u->data[i];
+	return (version == 7 || version == 8) && ms >= UINT64CONST(1577836800000) &&
+		ms <= ((uint64) now + 86400) * 1000;
+}
+
+/*
  * The id of one more process in a conversation: the same for the same
  * (conversation, type, key), and of the same age. Version 8: the time of the
  * conversation, then SHA-256 over the three.
@@ -79,7 +96,9 @@ vd_uuid_derive(const pg_uuid_t *from, const char *type, const char *key)
 		elog(ERROR, "could not compute SHA-256");
 	pg_cryptohash_free(ctx);
 
-	memcpy(u.data, from->data, 6);
+	memset(u.data, 0, 6);
+	if (vd_uuid_has_time(from))
+		memcpy(u.data, from->data, 6);
 	memcpy(u.data + 6, hash, 10);
 	set_version(&u, 8);
 	return u;

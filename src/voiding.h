@@ -58,6 +58,7 @@ extern TimestampTz vd_now(void);
 /* ---- uuid.c ---- */
 extern pg_uuid_t vd_uuid_new(void);
 extern pg_uuid_t vd_uuid_derive(const pg_uuid_t *from, const char *type, const char *key);
+extern bool vd_uuid_has_time(const pg_uuid_t *u);
 extern bool vd_uuid_equal(const pg_uuid_t *a, const pg_uuid_t *b);
 extern char *vd_uuid_text(const pg_uuid_t *u);
 
@@ -352,8 +353,15 @@ extern bool vd_process_fire_timer(const pg_uuid_t *process_id, const char *timer
 extern void vd_process_command_failed(const VdMessage *m);
 extern bool vd_process_finished(const pg_uuid_t *id, VdProcess *p);
 extern bool vd_process_lock(const pg_uuid_t *id, VdProcess *p);
-extern void vd_process_step(VdDefinition *def, VdProcess *p, VdTransition *t, VdEvent *ev,
+extern bool vd_process_step(VdDefinition *def, VdProcess *p, VdTransition *t, VdEvent *ev,
 							const char *event_type, Jsonb *event_data, const char *note);
+extern bool vd_process_goes_on(VdProcess *p, VdEffects *fx, VdEvent *ev);
+extern void vd_process_to_row(const VdProcess *p, Datum *v, bool *n);
+
+/* ---- effect.c ---- */
+extern void vd_set_timers(const VdProcess *p, List *timers);
+extern void vd_effects_write(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event,
+							 bool written);
 
 /* ---- parked.c ---- */
 extern void vd_park(VdEvent *ev, VdDefinition *def, const char *key, const VdProcess *p);

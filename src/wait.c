@@ -19,6 +19,7 @@
 #include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
 
@@ -52,19 +53,23 @@ refuse_in_writer(const char *name)
 static bool
 found(TupleTableSlot *slot, void *arg)
 {
-	VdMessage	m;
-
-	vd_outbox_read(slot, &m);
-	*(bool *) arg = vd_handler_is_here(m.destination, m.type);
+	slot_getallattrs(slot);
+	*(bool *) arg = vd_handler_is_here(TextDatumGetCString(slot->tts_values[Ob_destination]),
+									   TextDatumGetCString(slot->tts_values[Ob_type]));
 	return !*(bool *) arg;
 }
 
 static bool
 is_idle(void)
 {
+	MemoryContext look = AllocSetContextCreate(CurrentMemoryContext, "voiding look",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(look);
 	bool		busy = false;
 
 	vd_scan(VD_OUTBOX, VdIdx_primary, 0, NULL, found, &busy);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(look);
 	return !busy;
 }
 

@@ -18,7 +18,7 @@ SELECT is_empty($$ SELECT oid::regprocedure, path FROM f WHERE schema <> 'voidin
   'in a service to its own schema, temporary objects last');
 SELECT set_eq($$ SELECT name FROM f WHERE language = 'c' $$,
   ARRAY['now', 'uuid', 'caller', 'definitions_changed', 'emit_event', 'begin_conversation', 'emit', 'engine_emit',
-        'dispatch', 'command_failed', 'wait_until_idle', 'check_snapshot', 'hint', 'next_xid', 'wait_settled', 'await',
+        'dispatch', 'command_failed', 'wait_until_idle', 'check_snapshot', 'hint', 'next_xid', 'deliver_parked', 'wait_settled', 'await',
         'launch', 'stop', 'counters', 'serving',
         -- these call do_NAME as the engine's owner, on behalf of their caller
         'create_service', 'drop_service', 'create_command', 'drop_command', 'subscribe', 'unsubscribe',

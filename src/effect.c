@@ -1,0 +1,222 @@
+/*
+ * effect.c
+ *	  Writes what a step decided: the new row of the process, its timers, its
+ *	  task, the commands and the events. All of it is in the transaction of the
+ *	  event that moved the process, and under the lock of its row.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+
+#include "voiding.h"
+#include "shared.h"
+
+#define MAX_DEPTH 20			/* events that bring about each other */
+
+/* a state's timers go when it is left; those of the process ("@...") at its end */
+static bool
+delete_timer(TupleTableSlot *slot, void *final)
+{
+	slot_getallattrs(slot);
+	if (*(bool *) final || *VARDATA_ANY(slot->tts_values[Tm_name]) != '@')
+		vd_delete(VD_TIMER, &slot->tts_tid);
+	return true;
+}
+
+static void
+drop_timers(const VdProcess *p, bool final)
+{
+	VdKey		key = {UUIDOID, UUIDPGetDatum(&p->id)};
+
+	vd_scan(VD_TIMER, VdIdx_primary, 1, &key, delete_timer, &final);
+}
+
+/* let timers run, from when the process came into its state */
+void
+vd_set_timers(const VdProcess *p, List *timers)
+{
+	ListCell   *lc;
+
+	foreach(lc, timers)
+	{
+		VdTimer    *t = lfirst(lc);
+		Datum		v[Tm_natts];
+		bool		n[Tm_natts] = {false};
+
+		v[Tm_process_id] = UUIDPGetDatum(&p->id);
+		v[Tm_name] = CStringGetTextDatum(t->name);
+		v[Tm_state] = CStringGetTextDatum(p->state);
+		v[Tm_due_at] = DirectFunctionCall2(timestamptz_pl_interval,
+										   TimestampTzGetDatum(p->since),
+										   IntervalPGetDatum(t->duration));
+		vd_insert(VD_TIMER, v, n);
+		vd_wake_timer(DatumGetTimestampTz(v[Tm_due_at]));
+	}
+}
+
+/* the id of the task; tasks are SQL (sql/task.sql): they are rare, and people are slow */
+static pg_uuid_t
+call_task(const char *sql, const VdProcess *p, Jsonb *task)
+{
+	VdIdentity	saved;
+	pg_uuid_t	id = {0};
+	Datum		result;
+	bool		isnull;
+	Oid			types[] = {UUIDOID, JSONBOID};
+	Datum		args[] = {UUIDPGetDatum(&p->id), JsonbPGetDatum(task)};
+
+	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute_with_args(sql, 2, types, args, NULL, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not change a task");
+	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		id = *DatumGetUUIDP(result);
+	SPI_finish();
+	vd_return(&saved);
+	return id;
+}
+
+static void
+withdraw_task(VdProcess *p)
+{
+	if (p->task == NULL)
+		return;
+	(void) call_task("SELECT voiding.withdraw_task($1, $2)", p, vd_json_empty());
+	p->task = NULL;
+}
+
+static void
+open_task(VdProcess *p, VdState *state, Jsonb *event)
+{
+	VdScope		scope = vd_scope(p, event);
+	Jsonb	   *task;
+	pg_uuid_t	id;
+
+	if (state->task == NULL)
+		return;
+	task = vd_json_object(state->task, &scope);
+	p->task = vd_json_text(vd_json_get(task, "type"));
+	id = call_task("SELECT voiding.open_task($1, $2)", p, task);
+	vd_notify_add("task", p->task, &id);
+}
+
+static void
+send_commands(const VdProcess *p, List *commands, const VdEvent *ev)
+{
+	ListCell   *lc;
+
+	foreach(lc, commands)
+	{
+		VdCommand  *c = lfirst(lc);
+		VdMessage	m = {.id = vd_uuid_new(),.type = c->send->command,.payload = c->payload};
+
+		m.aggregatetype = m.destination = c->send->service;
+		m.aggregateid = p->key;
+		m.source = VD_ENGINE;
+		m.correlation = p->id;
+		m.causation = ev->event_id;
+		m.has_causation = true;
+		m.sent_in = c->state;
+		vd_outbox_add(&m);
+	}
+}
+
+/*
+ * What a process emits can move processes, which emit again: after MAX_DEPTH of
+ * that the event is written down, and a dead letter, but nobody reacts.
+ */
+static void
+emit_events(const VdProcess *p, List *emits, const VdEvent *cause)
+{
+	static int	depth = 0;
+	ListCell   *lc;
+
+	foreach(lc, emits)
+	{
+		VdEvent		ev;
+
+		vd_engine_event(&ev, lfirst(lc), p->key, p->data, &p->id, &cause->event_id);
+		if (depth == MAX_DEPTH)
+		{
+			vd_dead_event(&ev, p->type, "events that processes emit go round in a circle");
+			vd_event_write(&ev);
+			continue;
+		}
+		depth++;
+		PG_TRY();
+		{
+			vd_event_append(&ev);
+		}
+		PG_FINALLY();
+		{
+			depth--;
+		}
+		PG_END_TRY();
+	}
+}
+
+/* move a process that has ended to where history is kept */
+static void
+finish(VdProcess *p, VdState *state, Jsonb *event, Datum *row, bool *row_nulls)
+{
+	VdScope		scope = vd_scope(p, event);
+	Datum		v[Fi_natts];
+	bool		n[Fi_natts] = {false};
+	char	   *reason = state->reason ? vd_json_text(vd_json_value(state->reason, &scope)) : NULL;
+
+	memcpy(v, row, sizeof(Datum) * Pr_natts);
+	memcpy(n, row_nulls, sizeof(bool) * Pr_natts);
+	v[Fi_finished_at] = TimestampTzGetDatum(vd_now());
+	v[Fi_outcome] = CStringGetTextDatum(state->outcome ? state->outcome : "done");
+	v[Fi_reason] = reason ? CStringGetTextDatum(reason) : (Datum) 0;
+	n[Fi_reason] = reason == NULL;
+	n[Fi_result] = state->result == NULL;
+	v[Fi_result] = state->result ? JsonbPGetDatum(vd_json_object(state->result, &scope)) : (Datum) 0;
+	vd_insert(VD_FINISHED_PROCESS, v, n);
+	if (!vd_delete(VD_ACTIVE_PROCESS, &p->tid))
+		elog(ERROR, "process %s was moved by another session under our lock",
+			 vd_uuid_text(&p->id));
+}
+
+/*
+ * Write a decided step. The process row exists and is locked; "written" says
+ * that it holds the step already, as it does right after the start.
+ */
+void
+vd_effects_write(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool written)
+{
+	bool		final = fx->entered && fx->entered->final;
+	Datum		v[Pr_natts];
+	bool		n[Pr_natts];
+
+	if (fx->left)
+	{
+		drop_timers(p, final);
+		withdraw_task(p);
+	}
+	if (fx->entered)
+	{
+		if (!written)
+			p->since = vd_now();
+		open_task(p, fx->entered, event);
+	}
+	vd_process_to_row(p, v, n);
+	if (final)
+		finish(p, fx->entered, event, v, n);
+	else if (!written)
+		vd_update(VD_ACTIVE_PROCESS, &p->tid, v, n);
+	if (fx->entered)
+		vd_set_timers(p, fx->entered->timers);
+	vd_event_position(ev);
+	send_commands(p, fx->commands, ev);
+	vd_notify_add("process", p->state, &p->id);
+	if (final || p->failed)
+		vd_wake_waiters(&p->id);
+	CommandCounterIncrement();
+	emit_events(p, fx->emits, ev);
+}
