@@ -296,6 +296,8 @@ react(VdListener *l, VdEvent *ev, bool *taken)
 		else
 			move(&p, ev);
 	}
+	else if (vd_event_is_engines(ev->type))
+		return;					/* it is about a process of another type */
 	else if (key == NULL)
 		vd_dead_event(ev, def->type,
 					  psprintf("the event has no key: process type %s looks for it in \"%s\"",
