@@ -215,6 +215,15 @@ rows_of_bucket(int16 bucket, const char *service)
 	return c.rows;
 }
 
+static LOCKTAG
+bucket_tag(int16 bucket, int part)
+{
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, bucket, part, LOCK_CLASS);
+	return tag;
+}
+
 /* who has just committed lets go of it in a moment */
 static bool
 lock_soon(LOCKTAG *tag)
@@ -232,11 +241,9 @@ lock_soon(LOCKTAG *tag)
 static bool
 lock_bucket(int16 bucket, bool may_wait)
 {
-	LOCKTAG		owner,
-				work;
+	LOCKTAG		owner = bucket_tag(bucket, LOCK_OWNER);
+	LOCKTAG		work = bucket_tag(bucket, LOCK_WORK);
 
-	SET_LOCKTAG_ADVISORY(owner, MyDatabaseId, bucket, LOCK_OWNER, LOCK_CLASS);
-	SET_LOCKTAG_ADVISORY(work, MyDatabaseId, bucket, LOCK_WORK, LOCK_CLASS);
 	if (LockAcquire(&owner, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
 	if (LockAcquire(&work, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
@@ -251,9 +258,8 @@ lock_bucket(int16 bucket, bool may_wait)
 static void
 unlock_bucket(int16 bucket)
 {
-	LOCKTAG		work;
+	LOCKTAG		work = bucket_tag(bucket, LOCK_WORK);
 
-	SET_LOCKTAG_ADVISORY(work, MyDatabaseId, bucket, LOCK_WORK, LOCK_CLASS);
 	(void) LockRelease(&work, ExclusiveLock, false);
 }
 
