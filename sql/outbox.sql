@@ -65,7 +65,9 @@ DECLARE
   d voiding.dead_letter;
   n integer := 0;
 BEGIN
-  FOR d IN DELETE FROM voiding.dead_letter x WHERE x.id = do_retry_message.id RETURNING x.* LOOP
+  FOR d IN WITH dead AS (DELETE FROM voiding.dead_letter x WHERE x.id = do_retry_message.id RETURNING x.*),
+                waiting AS (DELETE FROM voiding.outbox x WHERE x.id = do_retry_message.id AND x.attempts > 0 RETURNING x.*)
+           SELECT * FROM dead UNION ALL SELECT *, NULL, NULL FROM waiting LOOP
     n := n + 1;
     PERFORM voiding.note_repair('MessageRetried', voiding.as_message(d), reason);
     IF d.destination = 'voiding' THEN
@@ -76,15 +78,6 @@ BEGIN
               d.causation_id, 0, voiding.now(), d.created_at, d.bucket, pg_current_xact_id(), d.seq, d.sent_in, d.error);
       PERFORM voiding.hint(d.destination, d.type, d.id);
     END IF;
-  END LOOP;
-  FOR d IN DELETE FROM voiding.outbox x WHERE x.id = do_retry_message.id AND x.attempts > 0
-           RETURNING x.*, NULL::timestamptz, NULL::text LOOP
-    n := n + 1;
-    INSERT INTO voiding.outbox
-    VALUES (d.id, d.aggregatetype, d.aggregateid, d.type, d.payload, d.source, d.destination, d.correlation_id,
-            d.causation_id, 0, voiding.now(), d.created_at, d.bucket, pg_current_xact_id(), d.seq, d.sent_in, d.error);
-    PERFORM voiding.note_repair('MessageRetried', voiding.as_message(d), reason);
-    PERFORM voiding.hint(d.destination, d.type, d.id);
   END LOOP;
   IF n = 0 THEN
     PERFORM voiding.no_message(id);

@@ -84,11 +84,10 @@ BEGIN
     -- who owns a schema can replace all that is in it
     RAISE EXCEPTION 'service "%" would belong to "%", but its schema "%" to "%"', name, owner_name, schema_name, schema_owner
       USING ERRCODE = 'insufficient_privilege', HINT = 'A service and its schema have one owner.';
-  ELSIF schema_owner IS NOT NULL THEN
-    NULL;
-  ELSIF NOT has_database_privilege(voiding.caller(), current_database(), 'CREATE') THEN
+  END IF;
+  IF schema_owner IS NULL AND NOT has_database_privilege(voiding.caller(), current_database(), 'CREATE') THEN
     RAISE EXCEPTION 'permission denied to create schema "%"', schema_name USING ERRCODE = 'insufficient_privilege';
-  ELSE
+  ELSIF schema_owner IS NULL THEN
     EXECUTE format('CREATE SCHEMA %I AUTHORIZATION %I', schema_name, owner_name);
   END IF;
   INSERT INTO voiding.service (name, owner, schema) VALUES (do_create_service.name, owner_name, schema_name);

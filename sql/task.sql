@@ -36,8 +36,3 @@ AS $$
    WHERE t.process_id = close_task.process_id AND t.state = 'ready'
 $$;
 COMMENT ON FUNCTION voiding.close_task(uuid, text) IS 'internal';
-
-CREATE FUNCTION voiding.withdraw_task(process_id uuid, unused jsonb) RETURNS uuid
-  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT voiding.close_task(process_id, 'cancelled'); SELECT NULL::uuid $$;
-COMMENT ON FUNCTION voiding.withdraw_task(uuid, jsonb) IS 'internal';

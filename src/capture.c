@@ -242,7 +242,6 @@ captured_subject(const Capture *c, HeapTuple tuple, TupleDesc desc)
 	bool		isnull;
 	Datum		d = heap_getattr(tuple, c->subject, desc, &isnull);
 	Form_pg_attribute att = TupleDescAttr(desc, c->subject - 1);
-
 	char	   *subject = NULL;
 
 	if (!isnull)				/* a JSON null is none either */

@@ -71,28 +71,25 @@ count(const VdMessage *m, Outcome outcome)
 }
 
 /*
- * Call fn in a subtransaction of its own: what one process type makes of it
- * must not stop the others. An error is logged, and *failed set.
+ * Call fn in a subtransaction. Returns its error, the subtransaction rolled
+ * back, or NULL; errors that are about this session go on to the caller.
  */
-static bool
-call_alone(bool (*fn) (void *), void *arg, const char *what, bool *failed)
+static ErrorData *
+attempt(void (*fn) (void *), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool result = false;
+	ErrorData  *volatile error = NULL;
 
-	*failed = false;
 	BeginInternalSubTransaction(NULL);
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		result = fn(arg);
+		fn(arg);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
-
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
@@ -101,32 +98,41 @@ call_alone(bool (*fn) (void *), void *arg, const char *what, bool *failed)
 		CurrentResourceOwner = owner;
 		if (is_ours(error))
 			ReThrowError(error);
-		ereport(WARNING,
-				(errcode(error->sqlerrcode),
-				 errmsg("%s failed: %s", what, error->message)));
-		*failed = true;
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);
 	CurrentResourceOwner = owner;
-	return result;
+	return error;
 }
 
+/*
+ * The same for what is no message: what one process type makes of it must not
+ * stop the others. An error is logged; returns whether there was none.
+ */
 static bool
+attempt_or_warn(void (*fn) (void *), void *arg, const char *what)
+{
+	ErrorData  *error = attempt(fn, arg);
+
+	if (error)
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("%s failed: %s", what, error->message)));
+	return error == NULL;
+}
+
+static void
 command_failed(void *m)
 {
 	vd_process_command_failed(m);
-	return true;
 }
 
 void
 vd_give_up(VdMessage *m, const char *sqlstate)
 {
-	bool		failed;
-
 	count(m, DEAD);
 	vd_outbox_dead(m, sqlstate);
-	(void) call_alone(command_failed, m, "onError of a process", &failed);
+	(void) attempt_or_warn(command_failed, m, "onError of a process");
 }
 
 static void
@@ -183,44 +189,28 @@ skip_behind(Batch *b, int failed)
 			b->skip[i] = true;
 }
 
-/* run messages lo..hi-1 in one subtransaction; the error if one fails */
-static ErrorData *
-try_range(Batch *b, int lo, int hi)
+typedef struct Range			/* messages lo .. hi - 1 of a batch */
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	ErrorData  *volatile error = NULL;
+	Batch	   *batch;
+	int			lo;
+	int			hi;
+} Range;
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
+static void
+run_all(void *arg)
+{
+	Range	   *r = arg;
+	Batch	   *b = r->batch;
+
+	for (int i = r->lo; i < r->hi; i++)
 	{
-		for (int i = lo; i < hi; i++)
-		{
-			CHECK_FOR_INTERRUPTS();
-			if (b->skip[i])
-				continue;
-			b->gone[i] = !run_one(b->messages[i], b->in_savepoint);
-			if (b->gone[i])		/* it may be back, before those behind it */
-				skip_behind(b, i);
-		}
-		ReleaseCurrentSubTransaction();
+		CHECK_FOR_INTERRUPTS();
+		if (b->skip[i])
+			continue;
+		b->gone[i] = !run_one(b->messages[i], b->in_savepoint);
+		if (b->gone[i])			/* it may be back, before those behind it */
+			skip_behind(b, i);
 	}
-	PG_CATCH();
-	{
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		if (is_ours(error))
-			ReThrowError(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return error;
 }
 
 /*
@@ -238,7 +228,8 @@ lost_a_lock(const ErrorData *e)
 static void
 run_range(Batch *b, int lo, int hi)
 {
-	ErrorData  *error = try_range(b, lo, hi);
+	Range		range = {b, lo, hi};
+	ErrorData  *error = attempt(run_all, &range);
 
 	if (error == NULL)
 	{
@@ -294,6 +285,7 @@ typedef struct Due				/* a deadline, or a process with parked events */
 {
 	pg_uuid_t	process_id;
 	char	   *timer;
+	bool		done;			/* there was something to do */
 } Due;
 
 /* the rows of an engine query with one limit argument */
@@ -316,7 +308,7 @@ find_due(const char *sql, int limit)
 		HeapTuple	row = SPI_tuptable->vals[i];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
 		MemoryContext old = MemoryContextSwitchTo(caller);
-		Due		   *d = palloc(sizeof(Due));
+		Due		   *d = palloc0(sizeof(Due));
 		bool		isnull;
 
 		d->process_id = *DatumGetUUIDP(SPI_getbinval(row, desc, 1, &isnull));
@@ -332,18 +324,20 @@ find_due(const char *sql, int limit)
 	return due;
 }
 
-static bool
+static void
 fire(void *arg)
 {
 	Due		   *d = arg;
 
-	return vd_process_fire_timer(&d->process_id, d->timer);
+	d->done = vd_process_fire_timer(&d->process_id, d->timer);
 }
 
-static bool
+static void
 deliver(void *arg)
 {
-	return vd_deliver_parked(&((Due *) arg)->process_id);
+	Due		   *d = arg;
+
+	d->done = vd_deliver_parked(&d->process_id);
 }
 
 /* a deadline whose step fails is tried again later, and does not starve others */
@@ -370,14 +364,16 @@ int
 vd_run_timers(int limit)
 {
 	int			done = 0;
-	bool		failed;
 	ListCell   *lc;
 
 	foreach(lc, find_due("SELECT process_id, name FROM voiding.due_timers($1)", limit))
 	{
-		done += call_alone(fire, lfirst(lc), "a deadline", &failed);
-		if (failed)
-			postpone(lfirst(lc));
+		Due		   *d = lfirst(lc);
+
+		if (!attempt_or_warn(fire, d, "a deadline"))
+			postpone(d);
+		else
+			done += d->done;
 	}
 	CommandCounterIncrement();
 	return done;
@@ -388,11 +384,15 @@ int
 vd_run_parked(int limit)
 {
 	int			done = 0;
-	bool		failed;
 	ListCell   *lc;
 
 	foreach(lc, find_due("SELECT process_id, NULL FROM voiding.sweep_parked($1)", limit))
-		done += call_alone(deliver, lfirst(lc), "delivery of a parked event", &failed);
+	{
+		Due		   *d = lfirst(lc);
+
+		if (attempt_or_warn(deliver, d, "delivery of a parked event"))
+			done += d->done;
+	}
 	CommandCounterIncrement();
 	return done;
 }

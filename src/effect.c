@@ -58,7 +58,10 @@ vd_set_timers(const VdProcess *p, List *timers)
 	}
 }
 
-/* the id of the task; tasks are SQL (sql/task.sql): they are rare, and people are slow */
+/*
+ * Run a query that gives the id of a task, or null; task: its $2, or NULL. Tasks
+ * are SQL (sql/task.sql): they are rare, and people are slow.
+ */
 static pg_uuid_t
 call_task(const char *sql, const VdProcess *p, Jsonb *task)
 {
@@ -71,7 +74,7 @@ call_task(const char *sql, const VdProcess *p, Jsonb *task)
 
 	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
 	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args(sql, 2, types, args, NULL, false, 0) != SPI_OK_SELECT)
+		SPI_execute_with_args(sql, task ? 2 : 1, types, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not change a task");
 	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)
@@ -86,7 +89,7 @@ withdraw_task(VdProcess *p)
 {
 	if (p->task == NULL)
 		return;
-	(void) call_task("SELECT voiding.withdraw_task($1, $2)", p, vd_json_empty());
+	(void) call_task("SELECT NULL::uuid FROM voiding.close_task($1, 'cancelled')", p, NULL);
 	p->task = NULL;
 }
 

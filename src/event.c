@@ -37,21 +37,30 @@ vd_event_check_name(const char *what, const char *value, size_t limit)
 						what, strlen(value), limit)));
 }
 
-/* a type that a service may use: the engine's own are not */
-void
-vd_event_check_type(const char *type)
+/* an event type of the engine itself, about one process */
+bool
+vd_event_is_engines(const char *type)
 {
 	static const char *const reserved[] = {
 		"ProcessFailureAcknowledged", "DeadlinePassed", "CommandFailed",
 		"ParkedEventDelivered", "ProcessMoved", "MessageRetried", "MessageDiscarded"
 	};
 
-	vd_event_check_name("type", type, VD_MAX_NAME);
 	for (size_t i = 0; i < lengthof(reserved); i++)
 		if (strcmp(type, reserved[i]) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_RESERVED_NAME),
-					 errmsg("event type \"%s\" is the engine's own", type)));
+			return true;
+	return false;
+}
+
+/* a type that a service may use */
+void
+vd_event_check_type(const char *type)
+{
+	vd_event_check_name("type", type, VD_MAX_NAME);
+	if (vd_event_is_engines(type))
+		ereport(ERROR,
+				(errcode(ERRCODE_RESERVED_NAME),
+				 errmsg("event type \"%s\" is the engine's own", type)));
 }
 
 /* stamp correlation and causation; a correlation from a row goes first */

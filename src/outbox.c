@@ -28,6 +28,7 @@
 #include "storage/lock.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
@@ -243,10 +244,13 @@ rows_of_bucket(int16 bucket, const char *service)
  * user's advisory locks, and a worker can let go of the session locks that a
  * handler left behind without losing these.
  */
-static void
-set_tag(LOCKTAG *tag, int16 bucket, int part)
+static LOCKTAG
+bucket_tag(int16 bucket, int part)
 {
-	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, vd_table_oid(VD_OUTBOX), bucket, part);
+	LOCKTAG		tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, vd_table_oid(VD_OUTBOX), bucket, part);
+	return tag;
 }
 
 /* who has just committed lets go of it in a moment */
@@ -266,11 +270,9 @@ lock_soon(LOCKTAG *tag)
 static bool
 lock_bucket(int16 bucket, bool may_wait)
 {
-	LOCKTAG		owner,
-				work;
+	LOCKTAG		owner = bucket_tag(bucket, LOCK_OWNER);
+	LOCKTAG		work = bucket_tag(bucket, LOCK_WORK);
 
-	set_tag(&owner, bucket, LOCK_OWNER);
-	set_tag(&work, bucket, LOCK_WORK);
 	if (LockAcquire(&owner, ShareLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
 		return false;
 	if (LockAcquire(&work, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL)
@@ -315,25 +317,26 @@ vd_outbox_init(void)
 static void
 unlock_bucket(int16 bucket)
 {
-	LOCKTAG		work;
+	LOCKTAG		work = bucket_tag(bucket, LOCK_WORK);
 
-	set_tag(&work, bucket, LOCK_WORK);
 	(void) LockRelease(&work, ExclusiveLock, false);
 }
 
-static bool
-same_key(List *list, const Waiting *w)
+/* two keys of one hash only wait for each other */
+static uint64
+hash_of(const Waiting *w)
 {
-	ListCell   *lc;
+	return hash_combine64(hash_bytes_extended((const unsigned char *) w->key, strlen(w->key), 0),
+						  hash_bytes_extended((const unsigned char *) w->destination,
+											  strlen(w->destination), 0));
+}
 
-	foreach(lc, list)
-	{
-		Waiting    *b = lfirst(lc);
+static HTAB *
+new_key_set(void)
+{
+	HASHCTL		ctl = {.keysize = sizeof(uint64),.entrysize = sizeof(uint64),.hcxt = CurrentMemoryContext};
 
-		if (strcmp(b->key, w->key) == 0 && strcmp(b->destination, w->destination) == 0)
-			return true;
-	}
-	return false;
+	return hash_create("voiding blocked keys", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
 static VdMessage *
@@ -353,7 +356,7 @@ fetch(Relation rel, TupleTableSlot *slot, Snapshot snapshot, Waiting *w)
 static List *
 choose(List *rows, int limit)
 {
-	List	   *blocked = NIL;
+	HTAB	   *blocked = NULL;	/* keys that wait */
 	List	   *chosen = NIL;
 	TimestampTz now = vd_now();
 	ListCell   *lc;
@@ -361,16 +364,23 @@ choose(List *rows, int limit)
 	foreach(lc, rows)
 	{
 		Waiting    *w = lfirst(lc);
+		uint64		key = hash_of(w);
 
 		if (list_length(chosen) >= limit)
 			break;
-		if (blocked != NIL && same_key(blocked, w))
+		if (blocked && hash_search(blocked, &key, HASH_FIND, NULL))
 			continue;
-		if (w->available_at > now || !vd_handler_is_here(w->destination, w->type))
-			blocked = lappend(blocked, w);
-		else
+		if (w->available_at <= now && vd_handler_is_here(w->destination, w->type))
+		{
 			chosen = lappend(chosen, w);
+			continue;
+		}
+		if (blocked == NULL)
+			blocked = new_key_set();
+		(void) hash_search(blocked, &key, HASH_ENTER, NULL);
 	}
+	if (blocked)
+		hash_destroy(blocked);
 	return chosen;
 }
 

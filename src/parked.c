@@ -195,9 +195,6 @@ deliver_one(VdDefinition *def, VdProcess *p, Parked *k, VdEvent *ev)
 {
 	VdScope		scope = vd_scope(p, k->data);
 	VdTransition *t = vd_step_pick(def, p->state, "on", k->type, &scope);
-	VdKey		pk = {UUIDOID, UUIDPGetDatum(&p->id)};
-	Datum		v[Pr_natts];
-	bool		n[Pr_natts];
 
 	CommandCounterIncrement();
 	if (t == NULL)
@@ -206,7 +203,7 @@ deliver_one(VdDefinition *def, VdProcess *p, Parked *k, VdEvent *ev)
 		return true;
 	}
 	/* the row has a newer version than p knows */
-	if (!vd_lock(VD_ACTIVE_PROCESS, VdIdx_primary, 1, &pk, v, n, &p->tid))
+	if (!vd_process_lock(&p->id, p))
 		elog(ERROR, "process %s is gone under our lock", vd_uuid_text(&p->id));
 	return vd_process_step(def, p, t, ev, k->type, k->data, "was parked");
 }

@@ -209,7 +209,6 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 	VdScope		scope = vd_scope(&p, ev->data);
 	VdTransition *t = vd_step_pick(def, START, "start", ev->type, &scope);
 	VdEffects	fx = {0};
-	VdKey		pk = {UUIDOID, UUIDPGetDatum(&p.id)};
 	Datum		v[Pr_natts];
 	bool		n[Pr_natts];
 	bool		written;
@@ -230,7 +229,7 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 	}
 	CommandCounterIncrement();
 	written = !fx.entered->final && fx.entered->task == NULL;
-	if (!written && !vd_lock(VD_ACTIVE_PROCESS, VdIdx_primary, 1, &pk, v, n, &p.tid))
+	if (!written && !vd_process_lock(&p.id, &p))
 		elog(ERROR, "process %s is gone right after its start", vd_uuid_text(&p.id));
 	if (!fx.entered->final)
 		vd_set_timers(&p, def->timers);
@@ -297,6 +296,8 @@ react(VdListener *l, VdEvent *ev, bool *taken)
 		else
 			move(&p, ev);
 	}
+	else if (vd_event_is_engines(ev->type))
+		return;					/* it is about a process of another type */
 	else if (key == NULL)
 		vd_dead_event(ev, def->type,
 					  psprintf("the event has no key: process type %s looks for it in \"%s\"",

@@ -296,6 +296,7 @@ typedef struct VdEvent
 } VdEvent;
 
 extern pg_uuid_t vd_last_begun;
+extern bool vd_event_is_engines(const char *type);
 extern void vd_event_check_type(const char *type);
 extern void vd_event_check_name(const char *what, const char *value, size_t limit);
 extern void vd_event_stamp(VdEvent *ev, const pg_uuid_t *from_row);

@@ -80,6 +80,14 @@ UPDATE billing.document SET status = 'issued' WHERE document_id = 'H1';
 SELECT voiding.dispatch();
 SELECT status FROM billing.document;
 
+-- an acknowledgement is about one process, and nothing to other types
+SELECT voiding.create_process_type('failing', '{"key": "id", "start": {"Fail": "F"}, "states": {
+  "F": {"type": "failed", "on": {"ProcessFailureAcknowledged": "Z"}}, "Z": {"type": "final"}}}');
+SELECT count(voiding.emit('Fail', 'f', '{"id": "f"}', 'odd'));
+SELECT voiding.acknowledge_process_failure(process_id, 'seen') FROM voiding.ongoing_process WHERE type = 'failing';
+SELECT state FROM voiding.process WHERE type = 'failing';
+SELECT count(*) FROM voiding.dead_letter WHERE type = 'ProcessFailureAcknowledged';
+
 SELECT * FROM voiding.check_invariants();
 SELECT * FROM billing.check_invariants();
 SELECT * FROM reports.check_invariants();
