@@ -288,9 +288,8 @@ lock_bucket(int16 bucket, bool may_wait)
 bool
 vd_outbox_own(int16 bucket)
 {
-	LOCKTAG		owner;
+	LOCKTAG		owner = bucket_tag(bucket, LOCK_OWNER);
 
-	set_tag(&owner, bucket, LOCK_OWNER);
 	return LockAcquire(&owner, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 
