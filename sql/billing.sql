@@ -76,16 +76,14 @@ END $$;
 
 -- A voiding that failed must be seen by a person before the next one.
 CREATE FUNCTION :"billing".check_no_failure(document_id text) RETURNS void
-  LANGUAGE plpgsql STABLE SET search_path = :"billing", pg_temp
+  LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
 AS $$
 DECLARE
-  p record;
+  p record := voiding.process_for('document_voiding', document_id);
 BEGIN
-  SELECT o.process_id, o.data ->> 'failure' AS failure INTO p FROM voiding.ongoing_process o
-   WHERE o.type = 'document_voiding' AND o.key = check_no_failure.document_id AND o.failed;
-  IF FOUND THEN
+  IF p.failed THEN
     RAISE EXCEPTION 'the last voiding of document "%" has failed and is not acknowledged', document_id
-      USING ERRCODE = 'VD09B', DETAIL = coalesce(p.failure, ''),
+      USING ERRCODE = 'VD09B', DETAIL = coalesce(p.data ->> 'failure', ''),
             HINT = format('SELECT voiding.acknowledge_process_failure(''%s'', ''reason'');', p.process_id);
   END IF;
 END $$;
@@ -188,9 +186,9 @@ BEGIN
   IF d.status = 'voided' THEN
     RETURN d.process_id;
   END IF;
-  PERFORM check_no_failure(d.document_id);
   IF d.status = 'voiding_requested' THEN
-    IF EXISTS (SELECT FROM voiding.ongoing_process o WHERE o.process_id = d.process_id) THEN
+    PERFORM check_no_failure(d.document_id);
+    IF (voiding.process_for('document_voiding', d.document_id)).process_id = d.process_id THEN
       RETURN d.process_id;
     END IF;
     -- the old voiding has ended, its abort is still on its way: do it first
@@ -216,7 +214,32 @@ BEGIN
     UPDATE document x SET status = 'voided', voided_at = clock_timestamp() WHERE x.document_id = d.document_id;
   END IF;
 END $$;
-COMMENT ON FUNCTION :"billing".complete_document_voiding(text, uuid) IS 'handler: void the document, unless that was aborted';
+COMMENT ON FUNCTION :"billing".complete_document_voiding(text, uuid) IS 'void the document, unless that was aborted';
+
+-- For many documents: those where all is as it should be at once, the others
+-- one by one. The plan must not depend on how small the tables once were.
+CREATE FUNCTION :"billing".complete_document_voidings(document_id text[], process_id uuid[]) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  done text[];
+BEGIN
+  WITH voided AS (
+    UPDATE document x SET status = 'voided', voided_at = clock_timestamp()
+      FROM unnest(complete_document_voidings.document_id, complete_document_voidings.process_id) m (document_id, process_id)
+     WHERE x.document_id = m.document_id AND x.process_id = m.process_id AND x.status = 'voiding_requested'
+       AND NOT EXISTS (SELECT FROM aborted_voiding a WHERE a.process_id = m.process_id)
+    RETURNING x.document_id)
+  SELECT array_agg(v.document_id) INTO done FROM voided v;
+  FOR i IN 1 .. cardinality(complete_document_voidings.document_id) LOOP
+    EXIT WHEN cardinality(done) = cardinality(complete_document_voidings.document_id);
+    CONTINUE WHEN complete_document_voidings.document_id[i] = ANY (done);
+    PERFORM complete_document_voiding(complete_document_voidings.document_id[i], complete_document_voidings.process_id[i]);
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION :"billing".complete_document_voidings(text[], uuid[]) IS 'handler: void documents, except where that was aborted';
 
 CREATE FUNCTION :"billing".abort_document_voiding(document_id text, process_id uuid, reason text) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
@@ -296,5 +319,5 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA :"billing" FROM PUBLIC;
 
 SELECT voiding.create_command('IssueDocument', format('%I.issue_document', :'billing')::regproc);
 SELECT voiding.create_command('VoidDocument', format('%I.void_document', :'billing')::regproc);
-SELECT voiding.create_command('CompleteDocumentVoiding', format('%I.complete_document_voiding', :'billing')::regproc);
+SELECT voiding.create_command('CompleteDocumentVoiding', format('%I.complete_document_voidings', :'billing')::regproc, takes_set => true);
 SELECT voiding.create_command('AbortDocumentVoiding', format('%I.abort_document_voiding', :'billing')::regproc);

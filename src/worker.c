@@ -173,22 +173,27 @@ static int
 run_messages(int limit, TimestampTz *next_due)
 {
 	int			done = 0;
+	List	   *ran = NIL;
 
-	for (int round = 0; round < (vd_slow_down > 0 ? 1 : MAX_ROUNDS); round++)
+	for (int round = 0; round < MAX_ROUNDS; round++)
 	{
-		List	   *messages = vd_queue_take(limit, next_due);
-		int			taken = list_length(messages);
+		List	   *messages = vd_suspects_alone(vd_queue_take(limit, round > 0, next_due));
 
-		messages = vd_suspects_alone(messages);
 		if (messages == NIL)
 			break;
 		slow_down();
-		vd_note_running(messages);
+		ran = list_concat(ran, messages);
+		vd_note_running(ran);
+		if (vd_suspects_left() || vd_slow_down > 0)
+		{
+			done += vd_run_batch(messages);
+			break;				/* each commits by itself */
+		}
+		if (round == 0)
+			vd_queue_keeping(true);
 		done += vd_run_batch(messages);
-		if (list_length(messages) < taken)
-			break;				/* a suspect: commit that it was none */
-		vd_queue_follow();
 	}
+	vd_queue_write_kept();
 	return done;
 }
 
@@ -305,7 +310,7 @@ turn(Look *l)
 		look(l);
 		vd_suspects_count();
 		end();
-		vd_queue_end(true);
+		vd_queue_end();
 	}
 	due = run_due();
 	l->next_due = VD_NEVER;
@@ -313,7 +318,7 @@ turn(Look *l)
 	look(l);
 	done = run_messages(vd_slow_down > 0 ? 1 : l->limit, &l->next_due);
 	end();
-	vd_queue_end(true);
+	vd_queue_end();
 	if (done > 0)
 	{
 		vd_note_running(NIL);
@@ -332,6 +337,7 @@ recover(Look *l)
 	EmitErrorReport();
 	AbortCurrentTransaction();
 	FlushErrorState();
+	vd_queue_keeping(false);
 	vd_queue_disown();
 	pgstat_report_activity(STATE_IDLE, NULL);
 	l->limit = Max(1, l->limit / 2);
