@@ -48,6 +48,8 @@ COMMENT ON TABLE :"billing".aborted_voiding IS 'voidings that were aborted: what
 CREATE FUNCTION :"billing".check_document() RETURNS trigger
   LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
 AS $$
+DECLARE
+  p record;
 BEGIN
   IF TG_OP = 'INSERT' THEN
     RAISE EXCEPTION 'document "%" cannot begin as %', NEW.document_id, NEW.status
@@ -68,24 +70,23 @@ BEGIN
     RAISE EXCEPTION 'document "%" is being voided', OLD.document_id
       USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'abort_document_voiding() gives that up.';
   END IF;
+  -- a voiding that failed must be seen by a person before the next one
   IF OLD.status = 'issued' AND NEW.status = 'voiding_requested' THEN
-    PERFORM check_no_failure(OLD.document_id);
+    p := voiding.process_for('document_voiding', OLD.document_id);
+    IF p.failed THEN
+      PERFORM refuse_voiding(OLD.document_id, p.process_id, p.data);
+    END IF;
   END IF;
   RETURN NEW;
 END $$;
 
--- A voiding that failed must be seen by a person before the next one.
-CREATE FUNCTION :"billing".check_no_failure(document_id text) RETURNS void
-  LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
+CREATE FUNCTION :"billing".refuse_voiding(document_id text, process_id uuid, data jsonb) RETURNS void
+  LANGUAGE plpgsql IMMUTABLE SET search_path = :"billing", pg_temp
 AS $$
-DECLARE
-  p record := voiding.process_for('document_voiding', document_id);
 BEGIN
-  IF p.failed THEN
-    RAISE EXCEPTION 'the last voiding of document "%" has failed and is not acknowledged', document_id
-      USING ERRCODE = 'VD09B', DETAIL = coalesce(p.data ->> 'failure', ''),
-            HINT = format('SELECT voiding.acknowledge_process_failure(''%s'', ''reason'');', p.process_id);
-  END IF;
+  RAISE EXCEPTION 'the last voiding of document "%" has failed and is not acknowledged', document_id
+    USING ERRCODE = 'VD09B', DETAIL = coalesce(data ->> 'failure', ''),
+          HINT = format('SELECT voiding.acknowledge_process_failure(''%s'', ''reason'');', process_id);
 END $$;
 
 CREATE TRIGGER check_document_insert BEFORE INSERT ON :"billing".document
@@ -177,28 +178,35 @@ AS $$
 #variable_conflict use_column
 DECLARE
   d document;
+  p record;
 BEGIN
-  SELECT * INTO d FROM document x WHERE x.document_id = void_document.document_id FOR UPDATE;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION 'there is no document "%"', left(void_document.document_id, 200)
-      USING ERRCODE = 'VD04A', HINT = 'Issue it first.';
-  END IF;
-  IF d.status = 'voided' THEN
-    RETURN d.process_id;
-  END IF;
-  IF d.status = 'voiding_requested' THEN
-    PERFORM check_no_failure(d.document_id);
-    IF (voiding.process_for('document_voiding', d.document_id)).process_id = d.process_id THEN
+  LOOP
+    -- as it mostly is
+    UPDATE document x
+       SET status = 'voiding_requested', void_reason = void_document.reason, requested_by = voiding.caller()
+     WHERE x.document_id = void_document.document_id AND x.status = 'issued'
+    RETURNING x.process_id INTO d.process_id;
+    IF FOUND THEN
       RETURN d.process_id;
     END IF;
-    -- the old voiding has ended, its abort is still on its way: do it first
-    PERFORM abort_document_voiding(d.document_id, d.process_id, 'a new voiding was requested');
-  END IF;
-  UPDATE document x
-     SET status = 'voiding_requested', void_reason = void_document.reason, requested_by = voiding.caller()
-   WHERE x.document_id = d.document_id
-  RETURNING x.process_id INTO d.process_id;
-  RETURN d.process_id;
+    SELECT * INTO d FROM document x WHERE x.document_id = void_document.document_id FOR UPDATE;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'there is no document "%"', left(void_document.document_id, 200)
+        USING ERRCODE = 'VD04A', HINT = 'Issue it first.';
+    END IF;
+    IF d.status = 'voided' THEN
+      RETURN d.process_id;
+    END IF;
+    p := voiding.process_for('document_voiding', d.document_id);
+    IF p.failed THEN
+      PERFORM refuse_voiding(d.document_id, p.process_id, p.data);
+    ELSIF p.process_id = d.process_id THEN
+      RETURN d.process_id;
+    ELSIF d.status = 'voiding_requested' THEN
+      -- the old voiding has ended, its abort is still on its way: do it first
+      PERFORM abort_document_voiding(d.document_id, d.process_id, 'a new voiding was requested');
+    END IF;
+  END LOOP;
 END $$;
 COMMENT ON FUNCTION :"billing".void_document(text, text) IS
   'ask that a document be voided; returns the id of the process that does it';
