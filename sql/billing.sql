@@ -31,7 +31,7 @@ CREATE TABLE :"billing".document (
   issued_at    timestamptz NOT NULL DEFAULT now(),
   voided_at    timestamptz,
   CHECK ((status = 'voided') = (voided_at IS NOT NULL))
-);
+) WITH (fillfactor = 70);            -- room for the changes of status
 CREATE INDEX document_customer_id ON :"billing".document (customer_id);
 COMMENT ON TABLE :"billing".document IS 'documents: invoices and the like';
 COMMENT ON COLUMN :"billing".document.process_id IS 'the last process that was to void it';

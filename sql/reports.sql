@@ -36,7 +36,7 @@ CREATE TABLE :"reports".report_line (
   process_id  uuid,
   reserved_from bigint,
   CHECK ((status = 'included') = (report_id IS NOT NULL))
-);
+) WITH (fillfactor = 70);
 CREATE INDEX report_line_report_id ON :"reports".report_line (report_id);
 COMMENT ON TABLE :"reports".report_line IS 'documents in reports';
 COMMENT ON COLUMN :"reports".report_line.status IS 'reserved: set aside, it is being voided';
