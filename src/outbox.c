@@ -102,7 +102,7 @@ vd_outbox_write(const VdMessage *m)
 	to_row(m, v, n);
 	vd_insert(VD_OUTBOX, v, n);
 	warn_unserved();
-	vd_wake_workers();
+	vd_wake_buckets(UINT64CONST(1) << m->bucket);
 }
 
 /* Put a message into the outbox; fills in what the caller left open. */

@@ -54,6 +54,10 @@ typedef struct Bucket
 	Waiting    *waiting;		/* by seq */
 	int			n;
 	int			room;
+	/* the snapshot it was read with: what is below xmax and not in xip has been */
+	uint64		xmax;
+	uint64	   *xip;
+	int			nxip;
 } Bucket;
 
 static void on_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg);
@@ -61,11 +65,6 @@ static void on_subxact(SubXactEvent event, SubTransactionId mine, SubTransaction
 static Bucket buckets[VD_BUCKETS];
 static int	remembered = 0;		/* messages of all buckets, at the last look */
 static MemoryContext memory = NULL;
-
-/* the last snapshot: what is below xmax and not in xip has been read */
-static uint64 last_xmax = 0;
-static uint64 *last_xip = NULL;
-static int	last_nxip = 0;
 
 static uint64
 full_xid(TransactionId xid, FullTransactionId next)
@@ -87,25 +86,23 @@ compare_u64(const void *a, const void *b)
 }
 
 static void
-remember_snapshot(Snapshot s)
+remember_snapshot(Bucket *b, Snapshot s, FullTransactionId next)
 {
-	FullTransactionId next = ReadNextFullTransactionId();
-
-	if (last_xip)
-		pfree(last_xip);
-	last_xip = MemoryContextAlloc(memory, sizeof(uint64) * (s->xcnt + 1));
-	last_nxip = s->xcnt;
-	last_xmax = full_xid(s->xmax, next);
-	for (int i = 0; i < last_nxip; i++)
-		last_xip[i] = full_xid(s->xip[i], next);
-	qsort(last_xip, last_nxip, sizeof(uint64), compare_u64);
+	if (b->xip)
+		pfree(b->xip);
+	b->xip = MemoryContextAlloc(memory, sizeof(uint64) * (s->xcnt + 1));
+	b->nxip = s->xcnt;
+	b->xmax = full_xid(s->xmax, next);
+	for (int i = 0; i < b->nxip; i++)
+		b->xip[i] = full_xid(s->xip[i], next);
+	qsort(b->xip, b->nxip, sizeof(uint64), compare_u64);
 }
 
 static bool
-was_read(uint64 xid)
+was_read(const Bucket *b, uint64 xid)
 {
-	return xid < last_xmax &&
-		bsearch(&xid, last_xip, last_nxip, sizeof(uint64), compare_u64) == NULL;
+	return xid < b->xmax &&
+		bsearch(&xid, b->xip, b->nxip, sizeof(uint64), compare_u64) == NULL;
 }
 
 /* ---- owning ---- */
@@ -137,6 +134,18 @@ vd_queue_owns_all(int worker, int workers)
 		if (!buckets[b].owned)
 			return false;
 	return true;
+}
+
+/* the buckets that are owned, a bit each */
+uint64
+vd_queue_owned(void)
+{
+	uint64		mask = 0;
+
+	for (int b = 0; b < VD_BUCKETS; b++)
+		if (buckets[b].owned)
+			mask |= UINT64CONST(1) << b;
+	return mask;
 }
 
 /* read everything again: other messages are received outside now */
@@ -232,7 +241,7 @@ read_rows(Reader *r, int16 number, Which which, uint64 xid)
 	{
 		slot_getallattrs(r->slot);
 		if (which != SINCE ||
-			!was_read(U64FromFullTransactionId(DatumGetFullTransactionId(r->slot->tts_values[Ob_xid]))))
+			!was_read(b, U64FromFullTransactionId(DatumGetFullTransactionId(r->slot->tts_values[Ob_xid]))))
 			add_row(b, r->slot);
 	}
 	index_endscan(scan);
@@ -249,12 +258,12 @@ by_seq(const void *a, const void *b)
 
 /* where the range of a window begins: at the oldest of the recent transactions */
 static uint64
-window_start(void)
+window_start(const Bucket *b)
 {
-	uint64		start = last_xmax;
+	uint64		start = b->xmax;
 
-	for (int i = last_nxip - 1; i >= 0 && last_xip[i] + MAX_NEAR >= last_xmax; i--)
-		start = last_xip[i];
+	for (int i = b->nxip - 1; i >= 0 && b->xip[i] + MAX_NEAR >= b->xmax; i--)
+		start = b->xip[i];
 	return start;
 }
 
@@ -300,11 +309,11 @@ read_bucket(Reader *r, int16 number)
 	}
 	else if (!b->partial)
 	{
-		uint64		start = window_start();
+		uint64		start = window_start(b);
 
 		read_rows(r, number, SINCE, start);
-		for (int i = 0; i < last_nxip && last_xip[i] < start; i++)
-			read_rows(r, number, OF, last_xip[i]);
+		for (int i = 0; i < b->nxip && b->xip[i] < start; i++)
+			read_rows(r, number, OF, b->xip[i]);
 	}
 	remembered += b->n - had;
 	if (b->n > before)
@@ -331,12 +340,14 @@ close_reader(Reader *r)
 }
 
 /*
- * Read what is new in all buckets. Returns whether transactions were running
- * whose rows can come without anybody telling: look again soon.
+ * Read what is new in the buckets of a mask, and those that have to be read
+ * whole. Returns whether transactions were running whose rows can come without
+ * anybody telling: look everywhere again soon.
  */
 bool
-vd_queue_look(void)
+vd_queue_look(uint64 mask)
 {
+	FullTransactionId next;
 	Reader		r;
 	bool		running;
 
@@ -344,10 +355,17 @@ vd_queue_look(void)
 	remembered = 0;
 	for (int b = 0; b < VD_BUCKETS; b++)
 		remembered += buckets[b].n;
+	next = ReadNextFullTransactionId();
 	for (int b = 0; b < VD_BUCKETS; b++)
-		if (buckets[b].owned)
-			read_bucket(&r, b);
-	remember_snapshot(r.snapshot);
+	{
+		Bucket	   *bucket = &buckets[b];
+
+		if (!bucket->owned || !(bucket->whole || (bucket->partial && bucket->n == 0) ||
+								(mask & (UINT64CONST(1) << b))))
+			continue;
+		read_bucket(&r, b);
+		remember_snapshot(bucket, r.snapshot, next);
+	}
 	running = r.snapshot->xcnt > 0;
 	close_reader(&r);
 	return running;
