@@ -21,6 +21,7 @@
 #include "storage/lock.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -40,7 +41,8 @@ typedef struct Waiting
 	uint32		key;			/* hash of destination and aggregateid */
 	ItemPointerData tid;		/* of the row */
 	bool		taken;			/* runs in this transaction */
-	bool		ours;			/* was written by this transaction */
+	VdMessage  *kept;			/* sent in this transaction: it has no row */
+	SubTransactionId sent_by;
 } Waiting;
 
 typedef struct Bucket
@@ -48,19 +50,21 @@ typedef struct Bucket
 	bool		owned;
 	bool		whole;			/* read it whole at the next look */
 	bool		partial;		/* there is more than is remembered */
+	bool		has_kept;		/* messages without a row */
 	Waiting    *waiting;		/* by seq */
 	int			n;
 	int			room;
+	/* the snapshot it was read with: what is below xmax and not in xip has been */
+	uint64		xmax;
+	uint64	   *xip;
+	int			nxip;
 } Bucket;
+
+static void on_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg);
 
 static Bucket buckets[VD_BUCKETS];
 static int	remembered = 0;		/* messages of all buckets, at the last look */
 static MemoryContext memory = NULL;
-
-/* the last snapshot: what is below xmax and not in xip has been read */
-static uint64 last_xmax = 0;
-static uint64 *last_xip = NULL;
-static int	last_nxip = 0;
 
 static uint64
 full_xid(TransactionId xid, FullTransactionId next)
@@ -82,25 +86,23 @@ compare_u64(const void *a, const void *b)
 }
 
 static void
-remember_snapshot(Snapshot s)
+remember_snapshot(Bucket *b, Snapshot s, FullTransactionId next)
 {
-	FullTransactionId next = ReadNextFullTransactionId();
-
-	if (last_xip)
-		pfree(last_xip);
-	last_xip = MemoryContextAlloc(memory, sizeof(uint64) * (s->xcnt + 1));
-	last_nxip = s->xcnt;
-	last_xmax = full_xid(s->xmax, next);
-	for (int i = 0; i < last_nxip; i++)
-		last_xip[i] = full_xid(s->xip[i], next);
-	qsort(last_xip, last_nxip, sizeof(uint64), compare_u64);
+	if (b->xip)
+		pfree(b->xip);
+	b->xip = MemoryContextAlloc(memory, sizeof(uint64) * (s->xcnt + 1));
+	b->nxip = s->xcnt;
+	b->xmax = full_xid(s->xmax, next);
+	for (int i = 0; i < b->nxip; i++)
+		b->xip[i] = full_xid(s->xip[i], next);
+	qsort(b->xip, b->nxip, sizeof(uint64), compare_u64);
 }
 
 static bool
-was_read(uint64 xid)
+was_read(const Bucket *b, uint64 xid)
 {
-	return xid < last_xmax &&
-		bsearch(&xid, last_xip, last_nxip, sizeof(uint64), compare_u64) == NULL;
+	return xid < b->xmax &&
+		bsearch(&xid, b->xip, b->nxip, sizeof(uint64), compare_u64) == NULL;
 }
 
 /* ---- owning ---- */
@@ -113,7 +115,10 @@ void
 vd_queue_own(int worker, int workers)
 {
 	if (memory == NULL)
+	{
 		memory = AllocSetContextCreate(TopMemoryContext, "voiding queue", ALLOCSET_DEFAULT_SIZES);
+		RegisterSubXactCallback(on_subxact, NULL);
+	}
 	for (int b = 0; b < VD_BUCKETS; b++)
 		if (b % workers == worker && !buckets[b].owned && vd_outbox_own(b))
 		{
@@ -129,6 +134,18 @@ vd_queue_owns_all(int worker, int workers)
 		if (!buckets[b].owned)
 			return false;
 	return true;
+}
+
+/* the buckets that are owned, a bit each */
+uint64
+vd_queue_owned(void)
+{
+	uint64		mask = 0;
+
+	for (int b = 0; b < VD_BUCKETS; b++)
+		if (buckets[b].owned)
+			mask |= UINT64CONST(1) << b;
+	return mask;
 }
 
 /* read everything again: other messages are received outside now */
@@ -176,7 +193,7 @@ hash_text(Datum d)
 
 /* remember a row, unless it is received outside the database */
 static void
-add_row(Bucket *b, TupleTableSlot *slot, bool ours)
+add_row(Bucket *b, TupleTableSlot *slot)
 {
 	Datum	   *v = slot->tts_values;
 	Waiting    *w;
@@ -190,7 +207,7 @@ add_row(Bucket *b, TupleTableSlot *slot, bool ours)
 	w->key = hash_combine(hash_text(v[Ob_aggregateid]), hash_text(v[Ob_destination]));
 	w->tid = slot->tts_tid;
 	w->taken = false;
-	w->ours = ours;
+	w->kept = NULL;
 }
 
 typedef struct Reader
@@ -207,7 +224,7 @@ typedef enum Which
 } Which;						/* which transactions' rows */
 
 static void
-read_rows(Reader *r, int16 number, Which which, uint64 xid, bool ours)
+read_rows(Reader *r, int16 number, Which which, uint64 xid)
 {
 	Bucket	   *b = &buckets[number];
 	ScanKeyData key[2];
@@ -224,8 +241,8 @@ read_rows(Reader *r, int16 number, Which which, uint64 xid, bool ours)
 	{
 		slot_getallattrs(r->slot);
 		if (which != SINCE ||
-			!was_read(U64FromFullTransactionId(DatumGetFullTransactionId(r->slot->tts_values[Ob_xid]))))
-			add_row(b, r->slot, ours);
+			!was_read(b, U64FromFullTransactionId(DatumGetFullTransactionId(r->slot->tts_values[Ob_xid]))))
+			add_row(b, r->slot);
 	}
 	index_endscan(scan);
 }
@@ -241,12 +258,12 @@ by_seq(const void *a, const void *b)
 
 /* where the range of a window begins: at the oldest of the recent transactions */
 static uint64
-window_start(void)
+window_start(const Bucket *b)
 {
-	uint64		start = last_xmax;
+	uint64		start = b->xmax;
 
-	for (int i = last_nxip - 1; i >= 0 && last_xip[i] + MAX_NEAR >= last_xmax; i--)
-		start = last_xip[i];
+	for (int i = b->nxip - 1; i >= 0 && b->xip[i] + MAX_NEAR >= b->xmax; i--)
+		start = b->xip[i];
 	return start;
 }
 
@@ -288,15 +305,15 @@ read_bucket(Reader *r, int16 number)
 	{
 		b->n = before = 0;
 		b->whole = b->partial = false;
-		read_rows(r, number, ALL, 0, false);
+		read_rows(r, number, ALL, 0);
 	}
 	else if (!b->partial)
 	{
-		uint64		start = window_start();
+		uint64		start = window_start(b);
 
-		read_rows(r, number, SINCE, start, false);
-		for (int i = 0; i < last_nxip && last_xip[i] < start; i++)
-			read_rows(r, number, OF, last_xip[i], false);
+		read_rows(r, number, SINCE, start);
+		for (int i = 0; i < b->nxip && b->xip[i] < start; i++)
+			read_rows(r, number, OF, b->xip[i]);
 	}
 	remembered += b->n - had;
 	if (b->n > before)
@@ -323,12 +340,14 @@ close_reader(Reader *r)
 }
 
 /*
- * Read what is new in all buckets. Returns whether transactions were running
- * whose rows can come without anybody telling: look again soon.
+ * Read what is new in the buckets of a mask, and those that have to be read
+ * whole. Returns whether transactions were running whose rows can come without
+ * anybody telling: look everywhere again soon.
  */
 bool
-vd_queue_look(void)
+vd_queue_look(uint64 mask)
 {
+	FullTransactionId next;
 	Reader		r;
 	bool		running;
 
@@ -336,46 +355,118 @@ vd_queue_look(void)
 	remembered = 0;
 	for (int b = 0; b < VD_BUCKETS; b++)
 		remembered += buckets[b].n;
+	next = ReadNextFullTransactionId();
 	for (int b = 0; b < VD_BUCKETS; b++)
-		if (buckets[b].owned)
-			read_bucket(&r, b);
-	remember_snapshot(r.snapshot);
+	{
+		Bucket	   *bucket = &buckets[b];
+
+		if (!bucket->owned || !(bucket->whole || (bucket->partial && bucket->n == 0) ||
+								(mask & (UINT64CONST(1) << b))))
+			continue;
+		read_bucket(&r, b);
+		remember_snapshot(bucket, r.snapshot, next);
+	}
 	running = r.snapshot->xcnt > 0;
 	close_reader(&r);
 	return running;
 }
 
-static void
-drop_ours(Bucket *b)
-{
-	int			kept = 0;
+/* ---- keeping ---- */
 
-	for (int i = 0; i < b->n; i++)
-		if (!b->waiting[i].ours)
-			b->waiting[kept++] = b->waiting[i];
-	b->n = kept;
+/*
+ * What a batch sends to a handler here is kept in memory and run in the same
+ * transaction: it never becomes a row, unless the batch ends before its turn.
+ */
+static MemoryContext kept_memory = NULL;	/* of this transaction; NULL: nothing is kept */
+static SubTransactionId last_sent_by = 0;
+
+static VdMessage *
+copy_message(const VdMessage *m)
+{
+	MemoryContext old = MemoryContextSwitchTo(kept_memory);
+	VdMessage  *copy = palloc(sizeof(VdMessage));
+
+	*copy = *m;
+	copy->aggregatetype = pstrdup(m->aggregatetype);
+	copy->aggregateid = pstrdup(m->aggregateid);
+	copy->type = pstrdup(m->type);
+	copy->source = pstrdup(m->source);
+	copy->destination = pstrdup(m->destination);
+	copy->sent_in = m->sent_in ? pstrdup(m->sent_in) : NULL;
+	copy->payload = (Jsonb *) DatumGetPointer(datumCopy(JsonbPGetDatum(m->payload), false, -1));
+	copy->kept = true;
+	MemoryContextSwitchTo(old);
+	return copy;
 }
 
-/* read what this transaction has written into buckets that are owned */
-void
-vd_queue_follow(void)
+static uint32
+hash_string(const char *s)
 {
-	uint64		mask = vd_outbox_written();
-	uint64		xid;
-	Reader		r;
+	return hash_bytes((const unsigned char *) s, strlen(s));
+}
 
-	if (mask == 0)
+/* From now to the end of the transaction, keep what can be; or no more. */
+void
+vd_queue_keeping(bool on)
+{
+	kept_memory = on ? AllocSetContextCreate(TopTransactionContext, "voiding kept messages",
+											 ALLOCSET_DEFAULT_SIZES) : NULL;
+}
+
+/* Keep a message that is being sent; false: it has to become a row. */
+bool
+vd_queue_keep(const VdMessage *m)
+{
+	Bucket	   *b = &buckets[m->bucket];
+	Waiting    *w;
+
+	if (kept_memory == NULL || !b->owned || b->partial ||
+		!vd_handler_is_here(m->destination, m->type))
+		return false;
+	w = new_waiting(b);
+	w->seq = m->seq;
+	w->available_at = m->available_at;
+	w->key = hash_combine(hash_string(m->aggregateid), hash_string(m->destination));
+	w->taken = false;
+	w->kept = copy_message(m);
+	b->has_kept = true;
+	w->sent_by = last_sent_by = GetCurrentSubTransactionId();
+	if (b->n > 1 && w[-1].seq > w->seq)
+		qsort(b->waiting, b->n, sizeof(Waiting), by_seq);
+	return true;
+}
+
+/* a subtransaction is rolled back, and what it sent with it */
+static void
+on_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
+{
+	if (event != SUBXACT_EVENT_ABORT_SUB || kept_memory == NULL || last_sent_by < mine)
 		return;
-	xid = U64FromFullTransactionId(GetTopFullTransactionId());
-	open_reader(&r);
-	for (int b = 0; b < VD_BUCKETS; b++)
-		if (buckets[b].owned && (mask & (UINT64CONST(1) << b)))
+	for (int n = 0; n < VD_BUCKETS; n++)
+	{
+		Bucket	   *b = &buckets[n];
+		int			left = 0;
+
+		for (int i = 0; i < b->n; i++)
+			if (!b->waiting[i].kept || b->waiting[i].sent_by < mine)
+				b->waiting[left++] = b->waiting[i];
+		b->n = left;
+	}
+}
+
+/* make rows of those whose turn has not come */
+void
+vd_queue_write_kept(void)
+{
+	vd_queue_keeping(false);
+	for (int n = 0; n < VD_BUCKETS; n++)
+		for (int i = 0; i < buckets[n].n; i++)
 		{
-			drop_ours(&buckets[b]);
-			read_rows(&r, b, OF, xid, true);
-			qsort(buckets[b].waiting, buckets[b].n, sizeof(Waiting), by_seq);
+			Waiting    *w = &buckets[n].waiting[i];
+
+			if (w->kept && !w->taken)
+				vd_outbox_write(w->kept);
 		}
-	close_reader(&r);
 }
 
 /* ---- taking ---- */
@@ -403,6 +494,8 @@ fetch(Reader *r, const Waiting *w)
 	ItemPointerData tid = w->tid;
 	VdMessage  *m;
 
+	if (w->kept)
+		return w->kept;
 	if (!table_tuple_fetch_row_version(r->rel, &tid, r->snapshot, r->slot))
 		return NULL;
 	m = palloc(sizeof(VdMessage));
@@ -411,7 +504,7 @@ fetch(Reader *r, const Waiting *w)
 }
 
 static List *
-take_from(Reader *r, Bucket *b, int limit, TimestampTz now, TimestampTz *next_due)
+take_from(Reader *r, Bucket *b, int limit, bool kept, TimestampTz now, TimestampTz *next_due)
 {
 	List	   *messages = NIL;
 	HTAB	   *blocked = NULL;
@@ -423,9 +516,10 @@ take_from(Reader *r, Bucket *b, int limit, TimestampTz now, TimestampTz *next_du
 
 		if (w->taken || is_blocked(blocked, w->key))
 			continue;
-		if (w->available_at > now)
+		if (w->available_at > now || (kept && !w->kept))
 		{
-			*next_due = Min(*next_due, w->available_at);
+			if (w->available_at > now)
+				*next_due = Min(*next_due, w->available_at);
 			block(&blocked, w->key);
 			continue;
 		}
@@ -439,11 +533,12 @@ take_from(Reader *r, Bucket *b, int limit, TimestampTz now, TimestampTz *next_du
 }
 
 /*
- * Up to limit messages that may run now, in an order in which they may.
- * next_due: lowered to when the first of those that may not yet will.
+ * Up to limit messages that may run now, in an order in which they may; or only
+ * what was kept. next_due: lowered to when the first of those that may not yet
+ * will.
  */
 List *
-vd_queue_take(int limit, TimestampTz *next_due)
+vd_queue_take(int limit, bool kept, TimestampTz *next_due)
 {
 	static int	first = 0;
 	List	   *messages = NIL;
@@ -456,9 +551,10 @@ vd_queue_take(int limit, TimestampTz *next_due)
 	{
 		Bucket	   *b = &buckets[(begin + i) % VD_BUCKETS];
 
-		if (b->n > 0)
+		if (b->n > 0 && (!kept || b->has_kept))
 			messages = list_concat(messages,
-								   take_from(&r, b, limit - list_length(messages), now, next_due));
+								   take_from(&r, b, limit - list_length(messages), kept, now,
+											 next_due));
 	}
 	close_reader(&r);
 	return messages;
@@ -501,11 +597,11 @@ vd_queue_delay(const VdMessage *m, TimestampTz when)
 }
 
 /*
- * The transaction is over. What was taken is gone (or comes again as a new
+ * The transaction is committed. What was taken is gone (or comes again as a new
  * row); what it wrote itself is read as everything else, by the next look.
  */
 void
-vd_queue_end(bool committed)
+vd_queue_end(void)
 {
 	for (int n = 0; n < VD_BUCKETS; n++)
 	{
@@ -516,11 +612,11 @@ vd_queue_end(bool committed)
 		{
 			Waiting    *w = &b->waiting[i];
 
-			if (w->ours || (committed && w->taken))
+			if (w->kept || w->taken)
 				continue;
-			w->taken = false;
 			b->waiting[kept++] = *w;
 		}
 		b->n = kept;
+		b->has_kept = false;
 	}
 }

@@ -9,11 +9,14 @@ extern void vd_queue_own(int worker, int workers);
 extern bool vd_queue_owns_all(int worker, int workers);
 extern void vd_queue_disown(void);
 extern void vd_queue_forget(void);
-extern bool vd_queue_look(void);
-extern void vd_queue_follow(void);
-extern List *vd_queue_take(int limit, TimestampTz *next_due);
+extern uint64 vd_queue_owned(void);
+extern bool vd_queue_look(uint64 mask);
+extern bool vd_queue_keep(const VdMessage *m);
+extern void vd_queue_keeping(bool on);
+extern void vd_queue_write_kept(void);
+extern List *vd_queue_take(int limit, bool kept, TimestampTz *next_due);
 extern List *vd_queue_pick(bool (*wanted) (int64 seq));
 extern void vd_queue_delay(const VdMessage *m, TimestampTz when);
-extern void vd_queue_end(bool committed);
+extern void vd_queue_end(void);
 
 #endif							/* VOIDING_QUEUE_H */
