@@ -1,11 +1,14 @@
--- busy.sql: is anything left that can be done now? A message that is next for its key and may run; a deadline that has
--- passed; a parked event that has expired, or that its process has not looked at. Read by the tests, see doc/testing.md.
-SELECT EXISTS (SELECT FROM (SELECT DISTINCT ON (o.destination, o.aggregateid) o.available_at FROM voiding.outbox o
-                             WHERE NOT EXISTS (SELECT FROM voiding.handler h
-                                                WHERE h.service = o.destination AND h.type = o.type AND h.function IS NULL)
-                             ORDER BY o.destination, o.aggregateid, o.seq) next
-                WHERE next.available_at <= voiding.now())
-    OR EXISTS (SELECT FROM voiding.timer t WHERE NOT t.held AND t.due_at <= voiding.now())
-    OR EXISTS (SELECT FROM voiding.parked_event e WHERE e.expires_at <= voiding.now())
-    OR EXISTS (SELECT FROM voiding.parked_event e JOIN voiding.active_process a ON (a.type, a.key) = (e.process_type, e.key)
-                WHERE e.process_id IS NULL AND e.watch IS DISTINCT FROM '0'::xid8)
+-- busy.sql: a database that keeps its workers busy, nobody calls anything: wheels that turn when their deadline has
+-- passed. They run beside the tests that are stepped by hand in another database.
+CREATE EXTENSION voiding;
+SELECT voiding.create_service('mill');
+CREATE TABLE mill.wheel (name text PRIMARY KEY, turns integer NOT NULL);
+CREATE TRIGGER turned AFTER UPDATE ON mill.wheel FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('Turned', 'wheel=name');
+CREATE FUNCTION mill.turn(wheel text) RETURNS void LANGUAGE sql AS 'UPDATE mill.wheel SET turns = turns + 1 WHERE name = turn.wheel';
+SELECT voiding.create_command('Turn', 'mill.turn');
+SELECT voiding.create_process_type('wheel', '{"key": "wheel", "start": {"Set": "Turning"}, "states": {
+  "Turning": {"entry": {"send": "Turn"}, "on": {"Turned": "Resting"}, "after": {"PT1H": "Broken"}},
+  "Resting": {"on": {"Turned": {}}, "after": {"PT1S": "Turning"}},
+  "Broken": {"type": "final"}}}');
+INSERT INTO mill.wheel SELECT 'wheel ' || i, 0 FROM generate_series(1, 200) i;
+SELECT voiding.emit('Set', name, jsonb_build_object('wheel', name), 'mill') FROM mill.wheel;

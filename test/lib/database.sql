@@ -14,12 +14,13 @@ CREATE DATABASE regress_voiding;
 \set SHOW_CONTEXT never
 \set served `echo "${SERVED:-0}"`
 \set preload `echo "${PRELOAD:-0}"`
-\set busy `cat test/lib/busy.sql`
+\set pending `cat test/lib/pending.sql`
 CREATE EXTENSION voiding;
 CREATE SCHEMA test;
 CREATE TABLE test.mode AS SELECT :served AS asked, 0 AS workers, :preload > 0 AS launched;
-CREATE FUNCTION test.is_busy() RETURNS boolean LANGUAGE sql AS :'busy';
+CREATE FUNCTION test.is_pending() RETURNS boolean LANGUAGE sql AS :'pending';
 
+-- a transaction for each look; what does not come to pass is an error
 CREATE PROCEDURE test.wait(condition text) LANGUAGE plpgsql AS $$
 DECLARE
   end_at timestamptz := clock_timestamp() + interval '30 s';
@@ -47,7 +48,7 @@ END $$;
 CREATE PROCEDURE test.settle() LANGUAGE plpgsql AS $$
 BEGIN
   IF (SELECT workers > 0 FROM test.mode) THEN
-    CALL test.wait('NOT test.is_busy()');
+    CALL test.wait('NOT test.is_pending()');
   ELSE
     CALL test.drain();
   END IF;

@@ -1,6 +1,7 @@
 -- A message's JSON becomes the handler's arguments: types whose bare name
 -- means something shorter keep their length, and a domain takes what the type
 -- below it takes.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(7);
 

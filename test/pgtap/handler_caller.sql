@@ -1,6 +1,7 @@
 -- voiding.caller() is on whose behalf: the role that was set or logged in, in
 -- a handler its owner. It is not lent to whoever's SECURITY DEFINER function
 -- happens to be called: that would be a way to act as the one who calls it.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(12);
 

@@ -2,6 +2,7 @@
 -- owner; a violation belongs to its message; the caller's own triggers are
 -- not fired as the handler's owner, and the caller's constraints keep their
 -- mode. (What would fire at COMMIT: test/t/hostile_commit.pl.)
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(11);
 

@@ -1,5 +1,6 @@
 -- dispatch() does not change when the caller's constraints are checked: one
 -- that is INITIALLY IMMEDIATE is checked at once after it too.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(3);
 

@@ -1,5 +1,6 @@
 -- What a handler may not do at all fails that message alone; others of the
 -- same round are handled.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(13);
 

@@ -1,6 +1,7 @@
 -- A function replaced, or given to another owner, after it was registered
 -- runs with its owner's rights; one of another owner's that takes its name
 -- from a cached plan does not run with the first one's.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(7);
 

@@ -1,5 +1,6 @@
 -- Row level security of a service's tables holds for handlers: they are their
 -- owner, not the dispatcher, who as a superuser would see every row.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(5);
 

@@ -1,5 +1,6 @@
 -- A handler runs as the owner of its function and cannot get at the rights of
 -- the role that dispatches, here a superuser.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(14);
 

@@ -1,5 +1,6 @@
 -- Settings that a handler changes are put back after it, whether it succeeds
 -- or fails; what the caller's session looks names up in does not matter to it.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(12);
 

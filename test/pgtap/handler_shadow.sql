@@ -1,5 +1,6 @@
 -- A temporary table of the session does not shadow a service's table, and a
 -- temporary table or type does not shadow the engine's.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(9);
 

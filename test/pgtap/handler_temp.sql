@@ -1,5 +1,6 @@
 -- A handler cannot plant temporary types and functions, which the session that
 -- dispatches would find before PostgreSQL's own.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(4);
 

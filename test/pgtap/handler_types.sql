@@ -1,6 +1,7 @@
 -- Code that hides in types and defaults, while a handler's arguments are made
 -- and while a row is captured, runs as the handler's owner, or as the role
 -- that changes the row: never as the engine or as the dispatcher.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(8);
 

@@ -1,5 +1,6 @@
 -- The duty dispatcher of doc/privilege.md at work: with no right but to listen
 -- and to dispatch, it moves the voiding process from beginning to end.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(12);
 

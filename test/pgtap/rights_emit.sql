@@ -1,5 +1,6 @@
 -- Who speaks for whom: emit() and the capture trigger, with the rights of a
 -- service owner and without.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(12);
 

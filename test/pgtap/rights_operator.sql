@@ -1,4 +1,5 @@
 -- The duties operator, redactor and monitor of doc/privilege.md at work.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(28);
 

@@ -1,5 +1,6 @@
 -- The voiding process made and owned by an ordinary role, as doc/privilege.md
 -- says: the whole story, and no right that it does not need.
+-- By hand: handlers run in the transaction of the test.
 BEGIN;
 SELECT plan(17);
 

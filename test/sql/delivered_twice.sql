@@ -1,5 +1,6 @@
 -- Every message twice, then every message twice and in any order: the same
 -- end as once and in order.
+-- By hand: messages are copied and shuffled in the outbox, one at a time.
 CREATE DATABASE regress_delivered_twice;
 \c regress_delivered_twice
 \set SHOW_CONTEXT never

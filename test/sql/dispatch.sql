@@ -23,7 +23,7 @@ BEGIN
   CALL test.settle();
 END $$;
 -- what fails is seen before it is tried again
-CALL test.set('voiding.retry_base', '1 h');
+CALL test.set('voiding.retry_base', '5 min');
 
 -- by name, whatever the order; what the function does not take is left out; a default serves
 CREATE FUNCTION office.hire(name text, wage numeric, since date DEFAULT '2020-02-02', manager boolean DEFAULT NULL) RETURNS void LANGUAGE sql AS

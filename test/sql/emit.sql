@@ -2,7 +2,7 @@
 \set ECHO none
 \i test/lib/database.sql
 -- what fails is seen before it is tried again
-CALL test.set('voiding.retry_base', '1 h');
+CALL test.set('voiding.retry_base', '5 min');
 CREATE ROLE regress_owner;
 CREATE ROLE regress_member IN ROLE regress_owner;
 CREATE ROLE regress_stranger;

@@ -2,6 +2,7 @@
 -- format, a pure function, written apart from the engine. Five stories of the
 -- voiding process, then random ones of it and of a type that uses more of the
 -- format. Compared after each event: state, data, deadlines, task, commands.
+-- By hand: the commands are compared while they are in the outbox, none is handled.
 CREATE DATABASE regress_oracle;
 \c regress_oracle
 \set SHOW_CONTEXT never

@@ -1,5 +1,6 @@
 -- After events were written, in the same transaction: nothing of the engine's
 -- tables stays open, so everything can still be done to them and to others.
+-- By hand: dispatch() is part of the transactions.
 CREATE DATABASE regress_same_transaction;
 \c regress_same_transaction
 \set SHOW_CONTEXT never

@@ -3,7 +3,7 @@
 \i test/lib/database.sql
 SET client_min_messages = warning;
 -- what fails is seen before it is tried again
-CALL test.set('voiding.retry_base', '1 h');
+CALL test.set('voiding.retry_base', '5 min');
 SELECT voiding.create_service('shop');
 CREATE TABLE shop.call (n integer GENERATED ALWAYS AS IDENTITY, ids text[], boxes integer[], who uuid[]);
 CREATE TABLE shop.done (id text, correlation uuid);

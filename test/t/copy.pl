@@ -1,6 +1,7 @@
 # COPY of many documents in one statement: an event and a message each, and
 # memory that does not grow with their number beyond the trigger queue of
 # PostgreSQL itself. Rolled back, such a COPY leaves nothing.
+# By hand: what waits in the outbox is counted.
 
 use strict;
 use warnings;

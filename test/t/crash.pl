@@ -1,5 +1,6 @@
 # The server dies in the middle of dispatch(): nothing is lost, nothing is done
 # twice, and whoever comes next finishes it.
+# By hand: the session that dispatches is killed.
 
 use strict;
 use warnings;

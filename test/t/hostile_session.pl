@@ -2,6 +2,7 @@
 # dispatches, to be run by him later: a temporary view or table that comes
 # before his own, a prepared statement in the place of his, a cursor; and what
 # it could take from him: what he listens to.
+# By hand: the session that dispatches is looked at afterwards.
 
 use strict;
 use warnings;

@@ -1,6 +1,7 @@
 # No worker: two plain clients, one for each service, that LISTEN and call
 # dispatch() when they are told to. They finish what a third client begins.
 # And what is told, to whom, and when nothing is.
+# By hand: two clients dispatch, there is no worker.
 
 use strict;
 use warnings;
