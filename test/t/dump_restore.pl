@@ -110,8 +110,9 @@ restored('bare', 'bare_parallel', 'custom');
 is(row($new, 'bare_plain', q{SELECT count(*) FROM pg_namespace WHERE nspname IN ('billing', 'reports')}),
   '0', 'what was dropped does not come back');
 $new->safe_psql('bare_plain', 'SELECT voiding.create_document_voiding()');
+serve($new, 'bare_plain');
 $new->safe_psql('bare_plain', q{SELECT billing.issue_document('D1', 'c', 1); SELECT billing.void_document('D1')});
-drain($new, 'bare_plain');
+settle($new, 'bare_plain');
 is(row($new, 'bare_plain', 'SELECT status FROM billing.document'), 'voided', 'and can be made again');
 invariants_hold($new, 'bare_plain', 'made again');
 

@@ -7,8 +7,8 @@ use warnings;
 use Test::More;
 use Voiding::Test;
 
-my $node = new_node('main');
-my $db = new_database($node, 'hostile');
+my $node = new_node('main', serve => ['hostile'], 'voiding.retry_base' => "'5 min'");
+my $db = serve($node, new_database($node, 'hostile'));
 
 $node->safe_psql($db, q{
   CREATE ROLE regress_mal LOGIN;
@@ -41,15 +41,15 @@ $node->safe_psql($db, q{
   SELECT voiding.subscribe('RegressDo', 'regress_mal.h');
 });
 
-# A handler of mal's does this; the superuser dispatches and commits. As whom
-# did mal's code run? What failed is thrown away.
+# A handler of mal's does this; the superuser dispatches and commits, or a worker
+# does. As whom did mal's code run? What failed is thrown away.
 sub ran_as
 {
   my ($what) = @_;
 
-  $node->safe_psql($db, qq{TRUNCATE public.seen; DELETE FROM voiding.outbox;
+  $node->safe_psql($db, qq{TRUNCATE public.seen; SELECT voiding.discard_message(id, 'tried') FROM voiding.outbox;
     SET ROLE regress_mal; SELECT voiding.emit('RegressDo', 's', jsonb_build_object('what', \$q\$$what\$q\$), 'regress_mal')});
-  $node->safe_psql($db, 'SELECT voiding.dispatch()');
+  settle($node, $db);
   return row($node, $db, q{SELECT string_agg(DISTINCT who, ' ') FROM public.seen});
 }
 
@@ -62,7 +62,9 @@ unlike(ran_as('INSERT INTO regress_mal.chained VALUES (1)'), qr/postgres/,
 unlike(ran_as(q{DECLARE c CURSOR WITH HOLD FOR SELECT regress_mal.evil('cursor')}), qr/postgres/,
   'a cursor that would be run at COMMIT to be held');
 
-# ---- the caller's own ----
+# ---- the caller's own, by hand ----
+
+by_hand($node, $db);
 
 $node->safe_psql($db, q{
   CREATE ROLE regress_dispatcher;

@@ -8,7 +8,7 @@ use warnings;
 use Test::More;
 use Voiding::Test;
 
-my $node = new_node('main');
+my $node = new_node('main', serve => [qw(taken squatted hostile drops)]);
 
 sub database
 {
@@ -24,22 +24,23 @@ sub ask
   return row($node, $db, "SET search_path = pg_catalog;\n$sql");
 }
 
-# the whole story, under the names given
+# the whole story, under the names given; what comes after it is by hand
 sub story
 {
   my ($db, $billing, $reports) = @_;
   local $Test::Builder::Level = $Test::Builder::Level + 1;
 
   subtest "the story with $billing and $reports" => sub {
+    serve($node, $db);
     $node->safe_psql($db, "SELECT $billing.issue_document('A', 'c', 10)");
     $node->safe_psql($db, "SELECT $billing.issue_document('B', 'c', 20)");
-    drain($node, $db);
+    settle($node, $db);
     $node->safe_psql($db, "SELECT $billing.void_document('A', 'typo')");
-    drain($node, $db);
+    settle($node, $db);
     is(ask($db, "SELECT status FROM $billing.document WHERE document_id OPERATOR(pg_catalog.=) 'A'"), 'voided', 'voided');
     is(row($node, $db, "SELECT total FROM $reports.publish_report('c')"), '20', 'published without it');
     $node->safe_psql($db, "SELECT $billing.void_document('B', 'too late')");
-    drain($node, $db);
+    settle($node, $db);
     my $process = ask($db, 'SELECT process_id FROM voiding.ongoing_process');
     like(error_of($node, $db, "SELECT $billing.void_document('B')"), qr/^VD09B: /, 'too late: it fails');
     like(row($node, $db, "SELECT voiding.explain('$process')"), qr/acknowledge_voiding_failure/, 'and says what it waits for');
@@ -47,6 +48,7 @@ sub story
     $node->safe_psql($db, "SELECT voiding.acknowledge_process_failure('$process', 'seen')");
     is(ask($db, 'SELECT count(*) FROM voiding.ongoing_process'), '0', 'and is acknowledged');
     invariants_hold($node, $db, 'story', $billing, $reports);
+    by_hand($node, $db);
   };
   return;
 }

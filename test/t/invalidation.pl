@@ -1,5 +1,5 @@
-# Sessions that live long notice what others change: columns, triggers,
-# handlers, definitions, the extension itself; and do not grow.
+# Sessions that live long, and workers, notice what others change: columns,
+# triggers, handlers, definitions, the extension itself; and do not grow.
 
 use strict;
 use warnings;
@@ -7,11 +7,18 @@ use warnings;
 use Test::More;
 use Voiding::Test;
 
-my $node = new_node('main');
-my $db = new_database($node, 'long');
+my $node = new_node('main', serve => ['long'], 'voiding.retry_base' => "'5 min'");
+my $db = serve($node, new_database($node, 'long'));
 
 # the session that lives long; the changes are made by others
 my $s = $node->background_psql($db, on_error_stop => 0);
+
+# what is to be done is done by it, or by the workers, who live as long
+sub work
+{
+  settle($node, $db, $s);
+  return;
+}
 
 sub here
 {
@@ -26,12 +33,14 @@ sub elsewhere
 # ---- the table that is captured ----
 
 here(q{SELECT billing.issue_document('A1', 'c', 1)});
-here(q{SELECT voiding.dispatch()});
+work();
 elsewhere(q{ALTER TABLE billing.document ADD COLUMN first text});
 here(q{INSERT INTO billing.document (document_id, customer_id, amount, first) VALUES ('A2', 'c', 2, 'x')});
 elsewhere(q{ALTER TABLE billing.document ADD COLUMN second integer DEFAULT 7, DROP COLUMN first});
 here(q{SELECT billing.issue_document('A3', 'c', 3)});
-is(here(q{SELECT voiding.dispatch()}), '2', 'a column more, a column less: capture and handlers go on');
+work();
+is(elsewhere(q{SELECT string_agg(document_id, ' ' ORDER BY document_id) FROM reports.report_line}), 'A1 A2 A3',
+  'a column more, a column less: capture and handlers go on');
 is(elsewhere(q{SELECT data - 'issued_at' FROM voiding.event WHERE subject = 'A3'}),
   '{"kind": "invoice", "amount": 3, "currency": "EUR", "customer_id": "c", "document_id": "A3"}', 'the data is as before');
 
@@ -54,7 +63,7 @@ here(q{SELECT billing.issue_document('A7', 'c', 7)});
 is(elsewhere(q{SET enable_seqscan = off; SELECT count(*) FROM voiding.event WHERE subject = 'A7'}), '1', 'a new index is kept');
 elsewhere(q{VACUUM FULL voiding.event_p0; TRUNCATE voiding.parked_event; CLUSTER voiding.outbox USING outbox_pkey; REINDEX TABLE voiding.active_process});
 here(q{SELECT billing.void_document('A7')});
-here(q{SELECT voiding.dispatch()});
+work();
 is(elsewhere(q{SELECT status FROM billing.document WHERE document_id = 'A7'}), 'voided', 'tables that were rewritten are found');
 invariants_hold($node, $db, 'tables');
 
@@ -71,7 +80,7 @@ sub said
   my ($what) = @_;
 
   here(qq{SELECT voiding.emit('Said', '$what', '{"what": "$what", "more": 5}', 'shop')});
-  here(q{SELECT voiding.dispatch('shop')});
+  work();
   return elsewhere(qq{SELECT string_agg(message, ' ') FROM shop.heard WHERE what = '$what'});
 }
 
@@ -90,7 +99,7 @@ elsewhere(q{CREATE ROLE regress_shop; GRANT USAGE ON SCHEMA shop TO regress_shop
 is(said('e'), '', 'another owner, who may not');
 like(elsewhere(q{SELECT error FROM voiding.outbox}), qr/^42501: permission denied for table heard/, 'its rights are asked');
 elsewhere(q{GRANT INSERT ON shop.heard TO regress_shop; SELECT voiding.retry_message(id) FROM voiding.outbox});
-here(q{SELECT voiding.dispatch('shop')});
+work();
 is(elsewhere(q{SELECT message FROM shop.heard WHERE what = 'e'}), 'fourth 5', 'its new rights too');
 elsewhere(q{DROP FUNCTION shop.listen(text, integer)});
 is(said('f'), '', 'a function that is gone');
@@ -140,7 +149,9 @@ elsewhere(q{SELECT voiding.emit('Ended', id, jsonb_build_object('id', id), 'shop
 is(begin('w6'), '', 'a process type that was dropped');
 invariants_hold($node, $db, 'definitions');
 
-# ---- memory ----
+# ---- memory of the session, which works by hand ----
+
+by_hand($node, $db);
 
 sub memory
 {

@@ -11,7 +11,7 @@ use Voiding::Story;
 use Voiding::Test;
 
 my $old = new_node('old');
-my $new = new_node('new');
+my $new = new_node('new', alone => 1);
 
 new_database($old, 'busy');
 begin_story($old, 'busy', 'billing', 'reports');

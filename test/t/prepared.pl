@@ -1,6 +1,6 @@
 # PREPARE TRANSACTION after events, messages and process steps: COMMIT PREPARED
 # brings them in, also after a restart, ROLLBACK PREPARED leaves nothing; NOTIFY
-# is never in the way, and everybody else goes on meanwhile.
+# is never in the way, and everybody else goes on meanwhile. By hand in parts: what waits is counted.
 
 use strict;
 use warnings;
@@ -8,8 +8,8 @@ use warnings;
 use Test::More;
 use Voiding::Test;
 
-my $node = new_node('main');
-my $db = new_database($node, 'prepared');
+my $node = new_node('main', serve => ['prepared']);
+my $db = serve($node, new_database($node, 'prepared'));
 
 sub counts
 {
@@ -24,8 +24,18 @@ sub runs
   return;
 }
 
-$node->safe_psql($db, q{SELECT billing.issue_document(d, 'c', 10) FROM unnest('{A,B,C}'::text[]) d});
-drain($node, $db);
+sub nothing_to_do
+{
+  my ($name) = @_;
+  local $Test::Builder::Level = $Test::Builder::Level + 1;
+  my $before = counts();
+
+  settle($node, $db);
+  return is(counts(), $before, $name);
+}
+
+$node->safe_psql($db, q{SELECT billing.issue_document(d, 'c', 10) FROM unnest('{A,B,C,I}'::text[]) d});
+settle($node, $db);
 my $before = counts();
 
 # ---- prepared: nobody sees it, nothing is handled ----
@@ -33,24 +43,26 @@ my $before = counts();
 runs(q{BEGIN; SELECT billing.void_document('A', 'typo'); SELECT billing.issue_document('D', 'c', 5);
   PREPARE TRANSACTION 'a'}, 'a voiding can be prepared');
 is(counts(), $before, 'nobody sees it');
-is(drain($node, $db), '0', 'there is nothing to do');
+nothing_to_do('there is nothing to do');
 
 # others, their process of the same type included, are not held up
 $node->safe_psql($db, q{SELECT billing.void_document('B', 'typo'), billing.issue_document('E', 'c2', 5)});
-drain($node, $db);
+settle($node, $db);
 is(row($node, $db, q{SELECT status FROM billing.document WHERE document_id = 'B'}), 'voided', 'another voiding goes on');
 is(row($node, $db, q{SELECT customer_id FROM reports.report_line WHERE document_id = 'E'}), 'c2', 'another document too');
 invariants_hold($node, $db, 'while one is prepared');
 
+by_hand($node, $db);
 $node->restart;
-is(drain($node, $db), '0', 'after a restart still nothing to do');
+nothing_to_do('after a restart still nothing to do');
 runs(q{COMMIT PREPARED 'a'}, 'committed later');
 is(row($node, $db, q{SELECT string_agg(key || ' ' || state, ',') FROM voiding.ongoing_process}),
   'A VoidingRequested', 'then the process runs');
 is(row($node, $db, q{SELECT string_agg(type, ' ' ORDER BY seq) FROM voiding.outbox}),
   'MarkDocumentAsVoided DocumentIssued', 'and its messages wait');
-drain($node, $db);
-is(row($node, $db, q{SELECT status FROM billing.document WHERE document_id = 'A'}), 'voided', 'dispatch() does the rest');
+serve($node, $db);
+settle($node, $db);
+is(row($node, $db, q{SELECT status FROM billing.document WHERE document_id = 'A'}), 'voided', 'then all the rest is done');
 is(row($node, $db, q{SELECT status FROM reports.report_line WHERE document_id = 'D'}), 'included', 'of all of it');
 
 # ---- the positions of what came in late are smaller than what has been handled ----
@@ -69,22 +81,36 @@ runs(q{BEGIN; SELECT billing.void_document('C'); SELECT billing.issue_document('
 runs(q{ROLLBACK PREPARED 'b'}, 'rolled back');
 is(counts(), $before, 'nothing is left');
 is(row($node, $db, q{SELECT status FROM billing.document WHERE document_id = 'C'}), 'issued', 'the document is as it was');
-is(drain($node, $db), '0', 'there is nothing to do');
+nothing_to_do('there is nothing to do');
+
+# ---- committed while somebody waits for work, whom nobody tells ----
+
+runs(q{BEGIN; SELECT billing.void_document('I', 'typo'); SELECT billing.issue_document('J', 'c', 5);
+  PREPARE TRANSACTION 'i'}, 'another one prepared');
+nothing_to_do('nobody sees that either');
+runs(q{COMMIT PREPARED 'i'}, 'committed');
+settle($node, $db);
+is(row($node, $db, q{SELECT d.status, l.status FROM billing.document d JOIN reports.report_line l USING (document_id)
+  WHERE document_id IN ('I', 'J') ORDER BY document_id}), "voided|voided\nissued|included", 'and done');
 
 # ---- other things that speak ----
+
+by_hand($node, $db);
 
 runs(q{BEGIN; SELECT billing.void_document('C'); SELECT voiding.dispatch(); PREPARE TRANSACTION 'c'},
   'dispatch() can be prepared');
 runs(q{COMMIT PREPARED 'c'}, 'and committed');
 is(row($node, $db, q{SELECT status FROM billing.document WHERE document_id = 'C'}), 'voided', 'with what the handlers did');
 
+serve($node, $db);
 $node->safe_psql($db, q{SELECT reports.publish_report('c2'); SELECT billing.void_document('E')});
-drain($node, $db);
+settle($node, $db);
 runs(q{BEGIN; SELECT voiding.acknowledge_process_failure(process_id, 'seen') FROM voiding.ongoing_process;
   PREPARE TRANSACTION 'd'}, 'an acknowledgement can be prepared');
 runs(q{COMMIT PREPARED 'd'}, 'and committed');
 is(row($node, $db, 'SELECT count(*) FROM voiding.ongoing_process'), '0', 'the failure is acknowledged');
 
+by_hand($node, $db);
 $node->safe_psql($db, q{
   SELECT voiding.create_service('deaf');
   CREATE FUNCTION deaf.hear(document_id text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'what?'; END $$;
@@ -98,7 +124,8 @@ runs(q{BEGIN; SELECT voiding.retry_message(id, 'again') FROM voiding.dead_letter
 runs(q{COMMIT PREPARED 'e'}, 'and committed');
 $node->safe_psql($db, q{CREATE OR REPLACE FUNCTION deaf.hear(document_id text) RETURNS void LANGUAGE sql AS ''});
 is(row($node, $db, 'SELECT count(*) FROM voiding.outbox'), '2', 'the message waits again, with one for Reports');
-drain($node, $db);
+serve($node, $db);
+settle($node, $db);
 is(row($node, $db, 'SELECT count(*) FROM pg_prepared_xacts'), '0', 'nothing is prepared any more');
 is(row($node, $db, 'SELECT count(*) FROM voiding.outbox'), '0', 'nothing is left to do');
 invariants_hold($node, $db, 'at the end');

@@ -1,5 +1,7 @@
 # Voiding/Test.pm: what the TAP tests share: servers and databases with the
-# extension, running the engine by hand, and the questions that tests end with.
+# extension, running the engine by hand or letting workers do it, and the
+# questions that tests end with. SERVED=n and PRELOAD=1 in the environment are
+# those of script/suites.
 package Voiding::Test;
 
 use strict;
@@ -11,25 +13,60 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_node new_database row drain poll_until invariants_hold
+our @EXPORT = qw(new_node new_database row drain serve by_hand settle poll_until invariants_hold
   same_lines error_of error_in heard pid_of settings_of);
 
-# A running server of its own, on a socket.
+my $workers = $ENV{SERVED} // 0;
+my $preload = $ENV{PRELOAD} // 0;
+my %served;    # databases that workers serve now
+$ENV{PGOPTIONS} = '-c voiding.workers=0' if $preload;
+
+# A running server of its own, on a socket. Databases in "serve" are served by
+# the preloaded launcher, if there is one; "alone": no busy database beside.
 sub new_node
 {
   my ($name, %settings) = @_;
   my $node = PostgreSQL::Test::Cluster->new($name);
+  my @serve = ('beside', @{ delete $settings{serve} // [] });
+  my $alone = delete $settings{alone};
 
   $node->init(extra => [ '-E', 'UTF8', '--locale=C.UTF-8' ]);
   %settings = (
     log_statement => 'none',
     max_prepared_transactions => 10,
+    max_worker_processes => 20,
     timezone => "'UTC'",
     'voiding.workers' => 0,
+    $preload
+    ? (shared_preload_libraries => "'voiding'",
+      'voiding.workers' => $workers,
+      'voiding.databases' => "'" . join(',', @serve) . "'")
+    : (),
     %settings);
   $node->append_conf('postgresql.conf', settings_of(%settings));
   $node->start;
+  start_beside($node) if $workers && !$alone;
   return $node;
+}
+
+# A database that keeps workers busy while tests are stepped by hand in others.
+sub start_beside
+{
+  my ($node) = @_;
+
+  $node->safe_psql('postgres', 'CREATE DATABASE beside TEMPLATE template0');
+  $node->safe_psql('beside', text_of('busy.sql'));
+  serve($node, 'beside');
+  return;
+}
+
+# a file of test/lib
+sub text_of
+{
+  my ($name) = @_;
+
+  (my $dir = __FILE__) =~ s{Voiding/Test\.pm$}{};
+  return PostgreSQL::Test::Utils::slurp_file($dir . $name);
 }
 
 sub settings_of
@@ -68,6 +105,56 @@ sub drain
     $sum += $n;
   }
   die 'dispatch() does not come to an end';
+}
+
+# From here on workers do it, if the environment says so.
+sub serve
+{
+  my ($node, $db) = @_;
+
+  return $db unless $workers;
+  # preloaded, they may be on their way; a name that is not in the settings is started here
+  $node->safe_psql($db, "SET search_path = pg_catalog; SELECT voiding.start_workers($workers)")
+    unless $preload && is_launched($node, $db);
+  $served{ $node->name . "/$db" } = 1;
+  return $db;
+}
+
+# do those of the preloaded launcher come?
+sub is_launched
+{
+  my ($node, $db) = @_;
+
+  return 0 unless row($node, 'postgres', qq{SELECT 'yes' WHERE '$db' = ANY (string_to_array(current_setting('voiding.databases'), ','))});
+  return poll_until(sub {
+      row($node, $db, 'SET search_path = pg_catalog; SELECT count(pid) FROM voiding.worker') eq $workers }, 30)
+    || die "the preloaded launcher does not serve $db";
+}
+
+# And from here on dispatch() does.
+sub by_hand
+{
+  my ($node, $db) = @_;
+
+  $node->safe_psql($db, 'SET search_path = pg_catalog; SELECT voiding.stop_workers()') if delete $served{ $node->name . "/$db" };
+  return;
+}
+
+# Let everything that can be done now be done; by hand in this session, if one is given.
+sub settle
+{
+  my ($node, $db, $session) = @_;
+  my $pending = 'SET search_path = pg_catalog; ' . text_of('pending.sql');
+
+  if (!$served{ $node->name . "/$db" })
+  {
+    return drain($node, $db) unless $session;
+    1 while $session->query_safe('SELECT voiding.dispatch()') ne '0';
+    return;
+  }
+  poll_until(sub { row($node, $db, $pending) eq 'f' }, 60)
+    or die "$db does not settle: " . row($node, $db, 'SELECT * FROM voiding.outbox');
+  return;
 }
 
 # Call $condition until it says yes, at most so many seconds.
