@@ -52,8 +52,8 @@ is(row($node, $db, q{SELECT status FROM billing.document WHERE document_id = 'B'
 is(row($node, $db, q{SELECT customer_id FROM reports.report_line WHERE document_id = 'E'}), 'c2', 'another document too');
 invariants_hold($node, $db, 'while one is prepared');
 
-by_hand($node, $db);
 $node->restart;
+by_hand($node, $db);
 nothing_to_do('after a restart still nothing to do');
 runs(q{COMMIT PREPARED 'a'}, 'committed later');
 is(row($node, $db, q{SELECT string_agg(key || ' ' || state, ',') FROM voiding.ongoing_process}),

@@ -18,7 +18,8 @@ our @EXPORT = qw(new_node new_database row drain serve by_hand settle poll_until
 
 my $workers = $ENV{SERVED} // 0;
 my $preload = $ENV{PRELOAD} // 0;
-my %served;    # databases that workers serve now
+my %served;     # databases that workers serve now
+my %stopped;    # that they served before
 $ENV{PGOPTIONS} = '-c voiding.workers=0' if $preload;
 
 # A running server of its own, on a socket. Databases in "serve" are served by
@@ -113,9 +114,9 @@ sub serve
   my ($node, $db) = @_;
 
   return $db unless $workers;
-  # preloaded, they may be on their way; a name that is not in the settings is started here
+  # preloaded, they come by themselves where the settings say so
   $node->safe_psql($db, "SET search_path = pg_catalog; SELECT voiding.start_workers($workers)")
-    unless $preload && is_launched($node, $db);
+    unless $preload && !$stopped{ $node->name . "/$db" } && is_launched($node, $db);
   $served{ $node->name . "/$db" } = 1;
   return $db;
 }
@@ -136,7 +137,9 @@ sub by_hand
 {
   my ($node, $db) = @_;
 
-  $node->safe_psql($db, 'SET search_path = pg_catalog; SELECT voiding.stop_workers()') if delete $served{ $node->name . "/$db" };
+  return unless delete $served{ $node->name . "/$db" };
+  $node->safe_psql($db, 'SET search_path = pg_catalog; SELECT voiding.stop_workers()');
+  $stopped{ $node->name . "/$db" } = 1;
   return;
 }
 
