@@ -69,7 +69,7 @@ help:
 #H make install      install into that PostgreSQL
 #H make installcheck regression and isolation tests against a running server
 #H make test         install what is missing, build, run every suite in private instances
-#H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv
+#H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv, DEMO_EVERY=SECONDS, SLOW_DOWN=1
 #H make lint         style and duplicate checks
 #H make check-asan   the suites under AddressSanitizer
 #H make dist         a source archive
