@@ -6,23 +6,43 @@ CREATE TABLE voiding.timer (
   name       text NOT NULL,
   state      text NOT NULL,
   due_at     timestamptz NOT NULL,
+  held       boolean NOT NULL,
   PRIMARY KEY (process_id, name)
 );
-CREATE INDEX timer_due_at ON voiding.timer (due_at);
+CREATE INDEX timer_due_at ON voiding.timer (due_at) WHERE NOT held;
 COMMENT ON TABLE voiding.timer IS 'deadlines that are running';
 COMMENT ON COLUMN voiding.timer.name IS 'the duration, as in the definition; with "@" that of the whole process';
+COMMENT ON COLUMN voiding.timer.held IS 'the process has failed and is exempt; it counts again when the process goes on';
 SELECT pg_catalog.pg_extension_config_dump('voiding.timer', '');
 
 CREATE FUNCTION voiding.due_timers(batch_size integer) RETURNS TABLE (process_id uuid, name text)
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT t.process_id, t.name FROM voiding.timer t
-   WHERE t.due_at <= (SELECT voiding.now())
-     -- a failed process is exempt; its own deadline counts again when it goes on
-     AND NOT (t.name LIKE '@%' AND EXISTS (SELECT FROM voiding.active_process a WHERE a.process_id = t.process_id AND a.failed))
-   ORDER BY t.due_at LIMIT batch_size
+   WHERE NOT t.held AND t.due_at <= (SELECT voiding.now()) ORDER BY t.due_at LIMIT batch_size
 $$;
 COMMENT ON FUNCTION voiding.due_timers(integer) IS 'internal';
+
+-- A worker does not wait for whoever has a process locked.
+CREATE FUNCTION voiding.free_timers(batch_size integer) RETURNS TABLE (process_id uuid, name text)
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT t.process_id, t.name FROM voiding.timer t JOIN voiding.active_process a USING (process_id)
+   WHERE NOT t.held AND t.due_at <= (SELECT voiding.now())
+   ORDER BY t.due_at LIMIT batch_size FOR UPDATE OF a SKIP LOCKED
+$$;
+COMMENT ON FUNCTION voiding.free_timers(integer) IS 'internal: the same, without those whose process is locked; locks the others';
+
+CREATE FUNCTION voiding.next_due() RETURNS timestamptz
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT least((SELECT min(t.due_at) FROM voiding.timer t WHERE NOT t.held), (SELECT min(e.expires_at) FROM voiding.parked_event e))
+$$;
+COMMENT ON FUNCTION voiding.next_due() IS 'internal: when the next deadline passes or parked event expires';
+
+CREATE FUNCTION voiding.wake_timer(due timestamptz) RETURNS void
+  LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'voiding_wake_timer';
+COMMENT ON FUNCTION voiding.wake_timer(timestamptz) IS 'internal: tell the worker of a deadline that SQL has set';
 
 CREATE FUNCTION voiding.move_timer(process_id uuid, name text, due_at timestamptz) RETURNS void
   LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -35,6 +55,7 @@ BEGIN
     RAISE EXCEPTION 'process % has no timer "%"', process_id, name USING ERRCODE = 'undefined_object',
       HINT = 'SELECT * FROM voiding.timer shows those that run.';
   END IF;
+  PERFORM voiding.wake_timer(due_at);
 END $$;
 COMMENT ON FUNCTION voiding.move_timer(uuid, text, timestamptz) IS 'let a deadline pass earlier or later';
 

@@ -23,6 +23,7 @@
 #include "utils/snapmgr.h"
 
 #include "voiding.h"
+#include "shared.h"
 
 PG_FUNCTION_INFO_V1(voiding_definitions_changed);
 
@@ -85,6 +86,7 @@ voiding_definitions_changed(PG_FUNCTION_ARGS)
 	open_cache();
 	CacheInvalidateRelcacheByRelid(vd_table_oid(VD_TRANSITION));
 	forget((Datum) 0, InvalidOid);
+	vd_wake_definitions();
 	PG_RETURN_VOID();
 }
 

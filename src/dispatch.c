@@ -276,6 +276,7 @@ vd_run_batch(List *messages)
 	for (i = 0; i < b.n; i++)
 		if (b.skip[i])
 			vd_queue_delay(b.messages[i], vd_now() + (vd_am_worker ? RETRY_LOCK : 0));
+	vd_wake_waiters(&vd_idle);
 	return b.done;
 }
 
@@ -366,7 +367,8 @@ vd_run_timers(int limit)
 	int			done = 0;
 	ListCell   *lc;
 
-	foreach(lc, find_due("SELECT process_id, name FROM voiding.due_timers($1)", limit))
+	foreach(lc, find_due(vd_am_worker ? "SELECT process_id, name FROM voiding.free_timers($1)"
+						 : "SELECT process_id, name FROM voiding.due_timers($1)", limit))
 	{
 		Due		   *d = lfirst(lc);
 

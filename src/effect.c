@@ -17,22 +17,46 @@
 
 #define MAX_DEPTH 20			/* events that bring about each other */
 
-/* a state's timers go when it is left; those of the process ("@...") at its end */
-static bool
-delete_timer(TupleTableSlot *slot, void *final)
+typedef struct Left				/* a state that has been left */
 {
+	bool		final;			/* for the end */
+	bool		failed;			/* for one that waits for a person */
+} Left;
+
+/*
+ * A state's timers go when it is left; those of the process ("@...") at its
+ * end. They are held while it has failed, and run again if it goes on.
+ */
+static bool
+leave_timer(TupleTableSlot *slot, void *arg)
+{
+	Left	   *left = arg;
+	Datum		v[Tm_natts];
+	bool		n[Tm_natts] = {false};
+
 	slot_getallattrs(slot);
-	if (*(bool *) final || *VARDATA_ANY(slot->tts_values[Tm_name]) != '@')
+	memcpy(v, slot->tts_values, sizeof(v));
+	if (left->final || *VARDATA_ANY(v[Tm_name]) != '@')
+	{
 		vd_delete(VD_TIMER, &slot->tts_tid);
+		return true;
+	}
+	if (DatumGetBool(v[Tm_held]) == left->failed)
+		return true;
+	v[Tm_held] = BoolGetDatum(left->failed);
+	vd_update(VD_TIMER, &slot->tts_tid, v, n);
+	if (!left->failed)
+		vd_wake_timer(DatumGetTimestampTz(v[Tm_due_at]));
 	return true;
 }
 
 static void
-drop_timers(const VdProcess *p, bool final)
+leave_timers(const VdProcess *p, bool final)
 {
 	VdKey		key = {UUIDOID, UUIDPGetDatum(&p->id)};
+	Left		left = {final, p->failed};
 
-	vd_scan(VD_TIMER, VdIdx_primary, 1, &key, delete_timer, &final);
+	vd_scan(VD_TIMER, VdIdx_primary, 1, &key, leave_timer, &left);
 }
 
 /* let timers run, from when the process came into its state */
@@ -53,6 +77,7 @@ vd_set_timers(const VdProcess *p, List *timers)
 		v[Tm_due_at] = DirectFunctionCall2(timestamptz_pl_interval,
 										   TimestampTzGetDatum(p->since),
 										   IntervalPGetDatum(t->duration));
+		v[Tm_held] = BoolGetDatum(*t->name == '@' && p->failed);
 		vd_insert(VD_TIMER, v, n);
 		vd_wake_timer(DatumGetTimestampTz(v[Tm_due_at]));
 	}
@@ -199,7 +224,7 @@ vd_effects_write(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool wr
 
 	if (fx->left)
 	{
-		drop_timers(p, final);
+		leave_timers(p, final);
 		withdraw_task(p);
 	}
 	if (fx->entered)

@@ -2,19 +2,19 @@
  * launcher.c
  *	  Starts workers and keeps them running.
  *
- * A launcher has no database connection, so that it never is in the way of
- * DROP DATABASE. With the library preloaded there is one, for the databases
- * of voiding.databases; start_workers() without preload starts one for its
- * database. Both come back after a crash of the server (the postmaster does
- * that); after a restart without preload the first message that is queued
- * brings them back.
+ * With the library preloaded there is one launcher, for the databases of
+ * voiding.databases; without, start_workers() starts one for its database.
+ * Both come back after a crash of the server (the postmaster does that);
+ * after a restart without preload the first message that is queued brings
+ * them back. A launcher is connected to no database, so that it never is in
+ * the way of DROP DATABASE; it only reads which there are.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "commands/dbcommands.h"
-#include "fmgr.h"
 #include "miscadmin.h"
+#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -22,6 +22,8 @@
 #include "storage/proc.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/varlena.h"
 #include "utils/wait_event.h"
 
@@ -29,38 +31,103 @@
 #include "shared.h"
 #include "worker.h"
 
-#define FIRST_BACKOFF	500		/* ms before a worker that has ended is started again */
-#define LAST_BACKOFF	30000
+#define AGAIN			500		/* ms until a worker that has worked is started again */
+#define LAST_BACKOFF	30000	/* and one that cannot even begin; doubling */
 #define LOOK_EVERY		1000	/* ms */
-#define GIVE_UP_AFTER	8		/* ends in a row, for a database that may be gone */
-#define START_TIMEOUT	10000	/* ms that start_workers() waits */
+#define ABSENT			10000	/* ms until a database that is not there is looked for */
 
-PG_FUNCTION_INFO_V1(voiding_launch);
-PG_FUNCTION_INFO_V1(voiding_stop);
 PGDLLEXPORT void voiding_launcher_main(Datum arg);
 
-typedef struct Place			/* of one worker */
+typedef struct Slot				/* of one worker */
 {
-	VdWorkerStart start;
 	BackgroundWorkerHandle *handle;
-	TimestampTz started_at;
 	TimestampTz again_at;
 	int			backoff;
-	int			ends;			/* in a row */
-} Place;
+	uint32		lives;			/* how often it had begun to work */
+} Slot;
 
-static Place *places = NULL;
-static int	nplaces = 0;
+typedef struct Served			/* a database */
+{
+	char		name[NAMEDATALEN];	/* of the settings; "": dboid says which */
+	Oid			dboid;			/* InvalidOid: not there */
+	TimestampTz again_at;		/* when to look whether it is there */
+	int			workers;
+	Slot		slot[VD_MAX_WORKERS];
+} Served;
+
+static Served served[VD_DATABASES];
+static int	nserved = 0;
 static bool one_database = false;	/* started by start_workers() */
 
-/* ---- starting workers ---- */
+static VdDatabase *
+entry_of(const Served *d)
+{
+	return OidIsValid(d->dboid) ? vd_find_database(d->dboid) : NULL;
+}
+
+/* ---- databases ---- */
+
+static Oid
+look_up(const Served *d)
+{
+	Oid			dboid;
+
+	StartTransactionCommand();
+	(void) GetTransactionSnapshot();
+	dboid = d->name[0] ? get_database_oid(d->name, true)
+		: get_database_name(d->dboid) ? d->dboid : InvalidOid;
+	CommitTransactionCommand();
+	pgstat_report_stat(true);
+	return dboid;
+}
+
+static void
+let_go(const Served *d)
+{
+	VdDatabase *db = entry_of(d);
+	uint32		me = vd_my_procno() + 1;
+
+	if (db)
+		(void) pg_atomic_compare_exchange_u32(&db->launcher, &me, 0);
+}
+
+/* is the database there? Then its entry in shared memory is ours. */
+static bool
+find_database(Served *d)
+{
+	VdDatabase *db;
+	Oid			dboid;
+	uint32		none = 0;
+
+	if (GetCurrentTimestamp() < d->again_at)
+		return false;
+	dboid = look_up(d);
+	if (dboid != d->dboid)
+		let_go(d);
+	d->dboid = dboid;
+	if (!OidIsValid(dboid))
+	{
+		d->again_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ABSENT);
+		return false;
+	}
+	db = vd_claim_database(dboid);
+	if (db == NULL || !pg_atomic_compare_exchange_u32(&db->launcher, &none, vd_my_procno() + 1))
+		return true;
+	none = 0;
+	(void) pg_atomic_compare_exchange_u32(&db->wanted, &none, d->workers);
+	pg_atomic_write_u32(&db->absent, 0);
+	return true;
+}
+
+/* ---- workers ---- */
 
 static bool
-register_worker(Place *p)
+register_worker(Served *d, int index, int workers)
 {
 	BackgroundWorker w = {0};
+	VdWorkerStart start = {.dboid = d->dboid,.index = index,.workers = workers};
 
-	snprintf(w.bgw_name, BGW_MAXLEN, "voiding worker %d", p->start.index + 1);
+	snprintf(w.bgw_name, BGW_MAXLEN, "voiding worker %d", index + 1);
 	snprintf(w.bgw_type, BGW_MAXLEN, "voiding worker");
 	snprintf(w.bgw_library_name, BGW_MAXLEN, "voiding");
 	snprintf(w.bgw_function_name, BGW_MAXLEN, "voiding_worker_main");
@@ -68,34 +135,25 @@ register_worker(Place *p)
 	w.bgw_start_time = BgWorkerStart_RecoveryFinished;
 	w.bgw_restart_time = BGW_NEVER_RESTART;
 	w.bgw_notify_pid = MyProcPid;
-	memcpy(w.bgw_extra, &p->start, sizeof(p->start));
-	return RegisterDynamicBackgroundWorker(&w, &p->handle);
-}
-
-static VdDatabase *
-database_of(const Place *p)
-{
-	Oid			dboid = p->start.dboid;
-
-	if (p->start.place >= 0 && vd_shared())
-		dboid = pg_atomic_read_u32(&vd_shared()->place[p->start.place]);
-	return OidIsValid(dboid) ? vd_shared_database(dboid, true) : NULL;
+	memcpy(w.bgw_extra, &start, sizeof(start));
+	return RegisterDynamicBackgroundWorker(&w, &d->slot[index].handle);
 }
 
 static void
-start_place(Place *p)
+start_worker(Served *d, int index, int workers)
 {
-	VdDatabase *db = database_of(p);
+	VdDatabase *db = entry_of(d);
+	Slot	   *s = &d->slot[index];
 
-	p->started_at = GetCurrentTimestamp();
-	if (register_worker(p))
+	s->lives = db ? pg_atomic_read_u32(&db->lives[index]) : 0;
+	if (register_worker(d, index, workers))
 	{
 		if (db)
 			pg_atomic_write_u32(&db->no_slot, 0);
 		return;
 	}
-	p->handle = NULL;
-	p->again_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LAST_BACKOFF / 3);
+	s->handle = NULL;
+	s->again_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LAST_BACKOFF / 3);
 	if (db == NULL || pg_atomic_exchange_u32(&db->no_slot, 1) == 0)
 		ereport(WARNING,
 				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
@@ -105,114 +163,153 @@ start_place(Place *p)
 
 /* a worker has ended: when to start it again */
 static void
-note_end(Place *p)
+note_end(Served *d, int index)
 {
-	VdDatabase *db = database_of(p);
-	TimestampTz now = GetCurrentTimestamp();
+	VdDatabase *db = entry_of(d);
+	Slot	   *s = &d->slot[index];
 
-	pfree(p->handle);
-	p->handle = NULL;
-	if (now - p->started_at > 10 * USECS_PER_SEC)
-		p->ends = p->backoff = 0;
-	p->ends++;
-	p->backoff = Min(Max(p->backoff * 2, FIRST_BACKOFF), LAST_BACKOFF);
-	p->again_at = TimestampTzPlusMilliseconds(now, p->backoff);
-	if (db)
+	pfree(s->handle);
+	s->handle = NULL;
+	if (db && pg_atomic_read_u32(&db->lives[index]) != s->lives)
+		s->backoff = AGAIN;
+	else
+		s->backoff = Min(Max(s->backoff * 2, AGAIN), LAST_BACKOFF);
+	s->again_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), s->backoff);
+	d->again_at = 0;
+	if (db && !pg_atomic_read_u32(&db->stopped))
 		pg_atomic_fetch_add_u32(&db->restarts, 1);
 }
 
-static bool
-is_stopped(const Place *p)
+static int
+running(const Served *d)
 {
-	VdDatabase *db = database_of(p);
+	int			n = 0;
 
-	return db && pg_atomic_read_u32(&db->stopped);
+	for (int i = 0; i < VD_MAX_WORKERS; i++)
+		n += d->slot[i].handle != NULL;
+	return n;
+}
+
+static bool
+is_stopped(const Served *d)
+{
+	VdDatabase *db = entry_of(d);
+
+	return db && (pg_atomic_read_u32(&db->stopped) ||
+				  (one_database && pg_atomic_read_u32(&db->absent)));
 }
 
 static void
-tend(Place *p)
+tend(Served *d)
 {
+	VdDatabase *db = entry_of(d);
+	int			workers = db && pg_atomic_read_u32(&db->launcher)
+		? (int) pg_atomic_read_u32(&db->wanted) : d->workers;
+	bool		there = false;
 	pid_t		pid;
 
-	if (p->handle && GetBackgroundWorkerPid(p->handle, &pid) == BGWH_STOPPED)
-		note_end(p);
-	if (p->handle == NULL && !is_stopped(p) && GetCurrentTimestamp() >= p->again_at)
-		start_place(p);
-}
-
-/* a launcher of one database ends with it, or when it is told to */
-static bool
-nothing_left(void)
-{
-	if (!one_database)
-		return false;
-	for (int i = 0; i < nplaces; i++)
-		if (places[i].handle || (!is_stopped(&places[i]) && places[i].ends < GIVE_UP_AFTER))
-			return false;
-	return true;
+	for (int i = 0; i < VD_MAX_WORKERS; i++)
+		if (d->slot[i].handle && GetBackgroundWorkerPid(d->slot[i].handle, &pid) == BGWH_STOPPED)
+			note_end(d, i);
+	for (int i = 0; i < workers && !is_stopped(d); i++)
+	{
+		if (d->slot[i].handle || GetCurrentTimestamp() < d->slot[i].again_at)
+			continue;
+		if (!there && !(there = find_database(d)))
+			break;
+		start_worker(d, i, workers);
+	}
 }
 
 /* ---- the launcher ---- */
 
 static void
-add_places(const VdWorkerStart *like)
+serve(const char *name, Oid dboid, int workers)
 {
-	int			n = Min(like->workers, VD_MAX_WORKERS);
+	Served	   *d = &served[nserved++];
 
-	places = places ? repalloc(places, sizeof(Place) * (nplaces + n)) : palloc(sizeof(Place) * n);
-	for (int i = 0; i < n; i++)
-	{
-		Place	   *p = &places[nplaces++];
-
-		memset(p, 0, sizeof(*p));
-		p->start = *like;
-		p->start.index = i;
-		p->start.workers = n;
-		p->start.place = one_database ? -1 : nplaces - 1;
-	}
+	strlcpy(d->name, name, NAMEDATALEN);
+	d->dboid = dboid;
+	d->workers = workers;
 }
 
 static void
-places_from_settings(void)
+serve_settings(void)
 {
-	char	   *names = pstrdup(vd_databases);
 	List	   *list;
 	ListCell   *lc;
 
-	if (!SplitIdentifierString(names, ',', &list))
-	{
+	if (!SplitIdentifierString(pstrdup(vd_databases), ',', &list))
 		ereport(LOG,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("voiding.databases is not a list of database names: \"%s\"", vd_databases)));
-		return;
-	}
 	foreach(lc, list)
 	{
-		VdWorkerStart start = {.workers = vd_workers};
-
-		if (nplaces + vd_workers > VD_PLACES)
+		if (nserved == VD_DATABASES)
 		{
 			ereport(LOG,
-					(errmsg("voiding.databases and voiding.workers ask for more than %d workers",
-							VD_PLACES)));
+					(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+					 errmsg("voiding.databases names more than %d databases", VD_DATABASES),
+					 errdetail("The first %d are served.", VD_DATABASES)));
 			break;
 		}
-
-		strlcpy(start.dbname, lfirst(lc), NAMEDATALEN);
-		add_places(&start);
+		serve(lfirst(lc), InvalidOid, vd_workers);
 	}
 }
 
 static void
 leave(int code, Datum arg)
 {
-	for (int i = 0; i < nplaces; i++)
-	{
-		VdDatabase *db = database_of(&places[i]);
+	for (int i = 0; i < nserved; i++)
+		let_go(&served[i]);
+	if (!one_database && vd_shared())
+		pg_atomic_write_u32(&vd_shared()->launcher, 0);
+}
 
-		if (db)
-			pg_atomic_write_u32(&db->launcher, 0);
+/* somebody knows that what has failed would not fail now */
+static void
+look_now(void)
+{
+	static uint32 seen = 0;
+	VdShared   *s = vd_shared();
+
+	if (one_database || s == NULL || pg_atomic_read_u32(&s->look_now) == seen)
+		return;
+	seen = pg_atomic_read_u32(&s->look_now);
+	for (int i = 0; i < nserved; i++)
+	{
+		served[i].again_at = 0;
+		for (int j = 0; j < VD_MAX_WORKERS; j++)
+			served[i].slot[j].again_at = served[i].slot[j].backoff = 0;
 	}
+}
+
+/* a launcher of one database ends with it, and when it is told to stop */
+static bool
+is_done(void)
+{
+	return one_database && running(&served[0]) == 0 &&
+		(is_stopped(&served[0]) || !OidIsValid(served[0].dboid));
+}
+
+static void
+launch_and_tend(void)
+{
+	while (!ShutdownRequestPending)
+	{
+		look_now();
+		for (int i = 0; i < nserved; i++)
+			tend(&served[i]);
+		if (is_done())
+			break;
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_EVERY,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+	}
+	for (int i = 0; i < nserved; i++)
+		for (int j = 0; j < VD_MAX_WORKERS; j++)
+			if (served[i].slot[j].handle)
+				TerminateBackgroundWorker(served[i].slot[j].handle);
 }
 
 /*
@@ -222,43 +319,31 @@ leave(int code, Datum arg)
 void
 voiding_launcher_main(Datum arg)
 {
+	VdWorkerStart start;
+	VdDatabase *db;
+
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	MemoryContextSwitchTo(TopMemoryContext);
+	before_shmem_exit(leave, (Datum) 0);
 	one_database = DatumGetInt32(arg) != 0;
 	if (one_database)
 	{
-		VdWorkerStart start;
-		VdDatabase *db;
-
 		memcpy(&start, MyBgworkerEntry->bgw_extra, sizeof(start));
-		add_places(&start);
-		db = vd_shared_database(start.dboid, true);
-		if (db)
-		{
-			pg_atomic_write_u32(&db->launcher, vd_my_procno() + 1);
-			pg_atomic_write_u32(&db->wanted, start.workers);
-		}
-		before_shmem_exit(leave, (Datum) 0);
+		db = vd_find_database(start.dboid);
+		if (db && pg_atomic_read_u32(&db->launcher))
+			proc_exit(0);		/* two were started at once */
+		serve("", start.dboid, start.workers);
 	}
 	else
 	{
-		places_from_settings();
+		serve_settings();
 		if (vd_shared())
 			pg_atomic_write_u32(&vd_shared()->launcher, vd_my_procno() + 1);
 	}
-
-	while (!ShutdownRequestPending && !nothing_left())
-	{
-		for (int i = 0; i < nplaces; i++)
-			tend(&places[i]);
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_EVERY,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-	}
-	for (int i = 0; i < nplaces; i++)
-		if (places[i].handle)
-			TerminateBackgroundWorker(places[i].handle);
+	launch_and_tend();
 	proc_exit(ShutdownRequestPending ? 1 : 0);
 }
 
@@ -270,7 +355,7 @@ fill_launcher(BackgroundWorker *w)
 	snprintf(w->bgw_type, BGW_MAXLEN, "voiding launcher");
 	snprintf(w->bgw_library_name, BGW_MAXLEN, "voiding");
 	snprintf(w->bgw_function_name, BGW_MAXLEN, "voiding_launcher_main");
-	w->bgw_flags = BGWORKER_SHMEM_ACCESS;
+	w->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	w->bgw_start_time = BgWorkerStart_RecoveryFinished;
 	w->bgw_restart_time = 1;
 }
@@ -287,8 +372,9 @@ vd_launcher_init(void)
 	RegisterBackgroundWorker(&w);
 }
 
-static bool
-launch(int workers)
+/* Start a launcher for this database; false: no worker slot is free. */
+bool
+vd_launch(int workers)
 {
 	BackgroundWorker w;
 	VdWorkerStart start = {.dboid = MyDatabaseId,.workers = workers};
@@ -297,139 +383,4 @@ launch(int workers)
 	w.bgw_main_arg = Int32GetDatum(1);
 	memcpy(w.bgw_extra, &start, sizeof(start));
 	return RegisterDynamicBackgroundWorker(&w, NULL);
-}
-
-/*
- * Workers were wanted for this database and none is there, as after a restart
- * of the server without preload: start them. Called before a commit that has
- * queued something; tries once a minute and session.
- */
-void
-vd_launcher_bring_back(void)
-{
-	static TimestampTz tried = 0;
-	VdDatabase *db = vd_my_database();
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (!vd_autostart || vd_workers == 0 || db == NULL || vd_is_served(db) ||
-		pg_atomic_read_u32(&db->launcher) || pg_atomic_read_u32(&db->stopped) ||
-		RecoveryInProgress() || (tried != 0 && now - tried < 60 * USECS_PER_SEC))
-		return;
-	tried = now;
-	(void) launch(vd_workers);
-}
-
-/* ---- start_workers(), stop_workers() ---- */
-
-static int
-serving(VdDatabase *db)
-{
-	int			n = 0;
-
-	for (int i = 0; i < VD_MAX_WORKERS; i++)
-		n += pg_atomic_read_u32(&db->worker[i]) != 0;
-	return n;
-}
-
-static bool
-wait_for_workers(VdDatabase *db, int n)
-{
-	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), START_TIMEOUT);
-
-	while (serving(db) != n || (n == 0 && pg_atomic_read_u32(&db->launcher)))
-	{
-		if (GetCurrentTimestamp() > end || (n > 0 && pg_atomic_read_u32(&db->no_slot)))
-			return false;
-		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,
-						 PG_WAIT_EXTENSION);
-		ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-	}
-	return true;
-}
-
-static VdDatabase *
-my_database_or_error(void)
-{
-	VdDatabase *db = vd_my_database();
-
-	if (db == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("voiding has no room in shared memory for this database"),
-				 errdetail("It serves up to %d databases.", VD_DATABASES),
-				 errhint("Add voiding to shared_preload_libraries, and restart the server.")));
-	return db;
-}
-
-/* how many workers the preloaded launcher has for this database */
-static int
-preloaded(void)
-{
-	VdShared   *s = vd_shared();
-	int			n = 0;
-
-	for (int i = 0; s && i < VD_PLACES; i++)
-		n += pg_atomic_read_u32(&s->place[i]) == MyDatabaseId;
-	return n;
-}
-
-static void
-stop_all(VdDatabase *db)
-{
-	pg_atomic_write_u32(&db->stopped, 1);
-	vd_wake_process(&db->launcher);
-	for (int i = 0; i < VD_MAX_WORKERS; i++)
-		vd_wake_process(&db->worker[i]);
-	(void) wait_for_workers(db, 0);
-}
-
-/*
- * voiding.launch(n int) RETURNS int, internal (start_workers() calls it): run
- * n workers for this database; those that run are stopped first if they are
- * not as many. Returns how many run.
- *
- * Errors: 22023; 53400 no room in shared memory, no worker slot free; 25006
- * on a standby.
- */
-Datum
-voiding_launch(PG_FUNCTION_ARGS)
-{
-	int			n = PG_GETARG_INT32(0);
-	VdDatabase *db = my_database_or_error();
-
-	if (n < 1 || n > VD_MAX_WORKERS)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("the number of workers must be 1 to %d", VD_MAX_WORKERS)));
-	if (preloaded() > 0)
-	{
-		n = preloaded();		/* voiding.workers decides */
-		pg_atomic_write_u32(&db->stopped, 0);
-		vd_wake_process(&vd_shared()->launcher);
-		(void) wait_for_workers(db, n);
-		PG_RETURN_INT32(serving(db));
-	}
-	if (serving(db) == n)
-		PG_RETURN_INT32(n);
-	if (serving(db) > 0 || pg_atomic_read_u32(&db->launcher))
-		stop_all(db);
-	pg_atomic_write_u32(&db->no_slot, 0);
-	pg_atomic_write_u32(&db->stopped, 0);
-	if (!launch(n) || !wait_for_workers(db, n))
-		ereport(ERROR,
-				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-				 errmsg("the workers did not start: %d of %d run", serving(db), n),
-				 errhint("Look into the server's log; there may be no free worker slot (max_worker_processes; one for the launcher, one for each worker).")));
-	PG_RETURN_INT32(n);
-}
-
-/*
- * voiding.stop() RETURNS void, internal (stop_workers() calls it).
- */
-Datum
-voiding_stop(PG_FUNCTION_ARGS)
-{
-	stop_all(my_database_or_error());
-	PG_RETURN_VOID();
 }

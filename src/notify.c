@@ -21,6 +21,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
@@ -30,7 +31,8 @@
 
 PG_FUNCTION_INFO_V1(voiding_hint);
 
-#define MAX_HINTS 100
+#define MAX_HINTS	100
+#define NEARLY_FULL	0.9			/* of the queue of notifications */
 
 typedef struct Hint
 {
@@ -68,6 +70,16 @@ send(const char *name, const char *type, const pg_uuid_t *id)
 	Async_Notify(channel, buf.data);
 }
 
+/*
+ * When nobody has read the queue of notifications for long, it is full, and a
+ * commit that adds to it fails. A hint is not worth that.
+ */
+static bool
+queue_is_full(void)
+{
+	return DatumGetFloat8(DirectFunctionCall1(pg_notification_queue_usage, (Datum) 0)) > NEARLY_FULL;
+}
+
 static void
 send_now(void)
 {
@@ -103,7 +115,7 @@ leave_one(VdShared *s, const char *channel, const char *type, const pg_uuid_t *i
 		s->nhints++;
 	}
 	else
-		s->hints_lost = true;
+		pg_atomic_write_u32(&vd_my_database()->hints_lost, 1);
 }
 
 static void
@@ -134,7 +146,7 @@ on_xact(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 			leave_to_worker = vd_am_worker || vd_is_served(vd_my_database());
-			if (channels != NIL && !leave_to_worker)
+			if (channels != NIL && !leave_to_worker && !queue_is_full())
 				send_now();
 			break;
 		case XACT_EVENT_COMMIT:
@@ -184,6 +196,7 @@ vd_notify_add(const char *name, const char *type, const pg_uuid_t *id)
 	MemoryContext old;
 	Channel    *c;
 
+	vd_wake_workers();
 	if (!vd_notify)
 		return;
 	old = MemoryContextSwitchTo(TopTransactionContext);
@@ -197,14 +210,13 @@ vd_notify_add(const char *name, const char *type, const pg_uuid_t *id)
 		c->hints = lappend(c->hints, h);
 	}
 	MemoryContextSwitchTo(old);
-	vd_wake_workers();
 }
 
 /* ---- the worker's part ---- */
 
 /* take the hints of this database out of shared memory */
 static int
-take_hints(VdHint *taken, bool *lost)
+take_hints(VdHint *taken)
 {
 	VdShared   *s = vd_shared();
 	int			n = 0;
@@ -219,8 +231,6 @@ take_hints(VdHint *taken, bool *lost)
 			s->hints[kept++] = s->hints[i];
 	}
 	s->nhints = kept;
-	*lost = s->hints_lost;
-	s->hints_lost = false;
 	SpinLockRelease(&s->hint_lock);
 	return n;
 }
@@ -234,12 +244,16 @@ vd_send_hints(void)
 {
 	VdShared   *s = vd_shared();
 	VdHint		taken[VD_HINTS];
+	VdDatabase *db = vd_my_database();
 	bool		lost;
 	int			n;
 
-	if (s == NULL || (s->nhints == 0 && !s->hints_lost))
+	if (s == NULL || db == NULL)
 		return;
-	n = take_hints(taken, &lost);
+	lost = pg_atomic_exchange_u32(&db->hints_lost, 0) != 0;
+	n = s->nhints > 0 ? take_hints(taken) : 0;
+	if ((n == 0 && !lost) || queue_is_full())
+		return;
 	StartTransactionCommand();
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);

@@ -85,7 +85,7 @@ warn_unserved(void)
 
 	if (warned || vd_workers == 0 || vd_am_worker || vd_is_served(vd_my_database()))
 		return;
-	vd_launcher_bring_back();
+	vd_bring_back_workers();
 	warned = true;
 	if (!vd_autostart)
 		ereport(WARNING,

@@ -29,7 +29,8 @@
 #include "voiding.h"
 #include "queue.h"
 
-#define MAX_WAITING		20000	/* of a bucket; more are read again later */
+#define MAX_WAITING		1000000 /* of a worker: 32 MB; more are read again later */
+#define MIN_WAITING		4000	/* of a bucket, whatever the others hold */
 #define MAX_NEAR		1000	/* transactions below the last xmax, read as a range */
 
 typedef struct Waiting
@@ -37,7 +38,7 @@ typedef struct Waiting
 	int64		seq;
 	TimestampTz available_at;
 	uint32		key;			/* hash of destination and aggregateid */
-	ItemPointerData tid;
+	ItemPointerData tid;		/* of the row */
 	bool		taken;			/* runs in this transaction */
 	bool		ours;			/* was written by this transaction */
 } Waiting;
@@ -53,6 +54,7 @@ typedef struct Bucket
 } Bucket;
 
 static Bucket buckets[VD_BUCKETS];
+static int	remembered = 0;		/* messages of all buckets, at the last look */
 static MemoryContext memory = NULL;
 
 /* the last snapshot: what is below xmax and not in xip has been read */
@@ -129,7 +131,7 @@ vd_queue_owns_all(int worker, int workers)
 	return true;
 }
 
-/* read everything again: after an error nobody knows what is true */
+/* read everything again: other messages are received outside now */
 void
 vd_queue_forget(void)
 {
@@ -137,6 +139,17 @@ vd_queue_forget(void)
 	{
 		buckets[b].n = 0;
 		buckets[b].whole = buckets[b].owned;
+	}
+}
+
+/* An aborted transaction takes the session's locks with it: own them again. */
+void
+vd_queue_disown(void)
+{
+	for (int b = 0; b < VD_BUCKETS; b++)
+	{
+		buckets[b].n = 0;
+		buckets[b].owned = buckets[b].whole = false;
 	}
 }
 
@@ -239,20 +252,34 @@ window_start(void)
 
 /* a bucket that is too long is cut, and read again when it has been emptied */
 static void
-sort_and_cut(Bucket *b)
+sort_and_cut(Bucket *b, int others)
 {
+	int			limit = Max(MIN_WAITING, MAX_WAITING - others);
+
 	qsort(b->waiting, b->n, sizeof(Waiting), by_seq);
-	if (b->n > MAX_WAITING)
+	if (b->n > limit)
 	{
-		b->n = MAX_WAITING;
+		b->n = limit;
 		b->partial = true;
 	}
 }
 
-static bool
+/* do not keep the memory of a backlog that is over */
+static void
+release_memory(Bucket *b)
+{
+	if (b->n > 0 || b->room <= MIN_WAITING)
+		return;
+	pfree(b->waiting);
+	b->waiting = NULL;
+	b->room = 0;
+}
+
+static void
 read_bucket(Reader *r, int16 number)
 {
 	Bucket	   *b = &buckets[number];
+	int			had = b->n;
 	int			before = b->n;
 
 	if (b->partial && b->n == 0)
@@ -271,9 +298,10 @@ read_bucket(Reader *r, int16 number)
 		for (int i = 0; i < last_nxip && last_xip[i] < start; i++)
 			read_rows(r, number, OF, last_xip[i], false);
 	}
+	remembered += b->n - had;
 	if (b->n > before)
-		sort_and_cut(b);
-	return b->n > before;
+		sort_and_cut(b, remembered - b->n);
+	release_memory(b);
 }
 
 static void
@@ -305,6 +333,9 @@ vd_queue_look(void)
 	bool		running;
 
 	open_reader(&r);
+	remembered = 0;
+	for (int b = 0; b < VD_BUCKETS; b++)
+		remembered += buckets[b].n;
 	for (int b = 0; b < VD_BUCKETS; b++)
 		if (buckets[b].owned)
 			read_bucket(&r, b);
@@ -365,6 +396,20 @@ block(HTAB **blocked, uint32 key)
 	(void) hash_search(*blocked, &key, HASH_ENTER, NULL);
 }
 
+/* the message itself; NULL: discarded meanwhile */
+static VdMessage *
+fetch(Reader *r, const Waiting *w)
+{
+	ItemPointerData tid = w->tid;
+	VdMessage  *m;
+
+	if (!table_tuple_fetch_row_version(r->rel, &tid, r->snapshot, r->slot))
+		return NULL;
+	m = palloc(sizeof(VdMessage));
+	vd_outbox_read(r->slot, m);
+	return m->seq == w->seq ? m : NULL;
+}
+
 static List *
 take_from(Reader *r, Bucket *b, int limit, TimestampTz now, TimestampTz *next_due)
 {
@@ -385,11 +430,7 @@ take_from(Reader *r, Bucket *b, int limit, TimestampTz now, TimestampTz *next_du
 			continue;
 		}
 		w->taken = true;
-		if (!table_tuple_fetch_row_version(r->rel, &w->tid, r->snapshot, r->slot))
-			continue;			/* discarded meanwhile */
-		m = palloc(sizeof(VdMessage));
-		vd_outbox_read(r->slot, m);
-		if (m->seq == w->seq)
+		if ((m = fetch(r, w)) != NULL)
 			messages = lappend(messages, m);
 	}
 	if (blocked)
@@ -423,18 +464,40 @@ vd_queue_take(int limit, TimestampTz *next_due)
 	return messages;
 }
 
+/* those that are wanted, due or not */
+List *
+vd_queue_pick(bool (*wanted) (int64 seq))
+{
+	List	   *messages = NIL;
+	Reader		r;
+
+	open_reader(&r);
+	for (int b = 0; b < VD_BUCKETS; b++)
+		for (int i = 0; i < buckets[b].n; i++)
+		{
+			Waiting    *w = &buckets[b].waiting[i];
+			VdMessage  *m = wanted(w->seq) ? fetch(&r, w) : NULL;
+
+			if (m != NULL)
+				messages = lappend(messages, m);
+		}
+	close_reader(&r);
+	return messages;
+}
+
 /* a message that could not be run now for no fault of its own */
 void
 vd_queue_delay(const VdMessage *m, TimestampTz when)
 {
 	Bucket	   *b = &buckets[m->bucket];
+	Waiting		key = {.seq = m->seq};
+	Waiting    *w = b->n == 0 ? NULL : bsearch(&key, b->waiting, b->n, sizeof(Waiting), by_seq);
 
-	for (int i = 0; i < b->n; i++)
-		if (b->waiting[i].seq == m->seq)
-		{
-			b->waiting[i].available_at = when;
-			b->waiting[i].taken = false;
-		}
+	if (w != NULL)
+	{
+		w->available_at = when;
+		w->taken = false;
+	}
 }
 
 /*

@@ -23,13 +23,18 @@ init_database(VdDatabase *db)
 	pg_atomic_init_u64(&db->generation, 1);
 	pg_atomic_init_u64(&db->timer_due, 0);
 	pg_atomic_init_u32(&db->parked, 1);
+	pg_atomic_init_u32(&db->hints_lost, 0);
 	pg_atomic_init_u32(&db->launcher, 0);
 	pg_atomic_init_u32(&db->wanted, 0);
 	pg_atomic_init_u32(&db->stopped, 0);
 	pg_atomic_init_u32(&db->no_slot, 0);
+	pg_atomic_init_u32(&db->absent, 0);
 	pg_atomic_init_u32(&db->restarts, 0);
 	for (int i = 0; i < VD_MAX_WORKERS; i++)
+	{
 		pg_atomic_init_u32(&db->worker[i], 0);
+		pg_atomic_init_u32(&db->lives[i], 0);
+	}
 	SpinLockInit(&db->lock);
 	for (int i = 0; i < VD_COUNTED; i++)
 	{
@@ -51,8 +56,7 @@ init_shared(VdShared *s)
 	for (int i = 0; i < VD_DATABASES; i++)
 		init_database(&s->db[i]);
 	pg_atomic_init_u32(&s->launcher, 0);
-	for (int i = 0; i < VD_PLACES; i++)
-		pg_atomic_init_u32(&s->place[i], 0);
+	pg_atomic_init_u32(&s->look_now, 0);
 	for (int i = 0; i < VD_WAITERS; i++)
 		ConditionVariableInit(&s->waiters[i]);
 	s->size = sizeof(*s);
@@ -106,25 +110,67 @@ vd_shared(void)
 	return shared;
 }
 
-/* a database's entry; with "make" one is taken for it, if one is free */
+/* the entry of a database, or NULL */
 VdDatabase *
-vd_shared_database(Oid dboid, bool make)
+vd_find_database(Oid dboid)
 {
 	VdShared   *s = vd_shared();
 
 	for (int i = 0; s && i < VD_DATABASES; i++)
 		if (pg_atomic_read_u32(&s->db[i].dboid) == dboid)
 			return &s->db[i];
-	for (int i = 0; s && make && i < VD_DATABASES; i++)
-	{
-		uint32		free = 0;
-
-		if (pg_atomic_compare_exchange_u32(&s->db[i].dboid, &free, dboid))
-			return &s->db[i];
-		if (free == dboid)
-			return &s->db[i];
-	}
 	return NULL;
+}
+
+static bool
+take_entry(VdDatabase *db, uint32 from, Oid dboid)
+{
+	if (!pg_atomic_compare_exchange_u32(&db->dboid, &from, dboid))
+		return from == dboid;
+	pg_atomic_write_u64(&db->timer_due, 0);
+	pg_atomic_write_u32(&db->parked, 1);
+	pg_atomic_write_u32(&db->wanted, 0);
+	pg_atomic_write_u32(&db->stopped, 0);
+	pg_atomic_write_u32(&db->restarts, 0);
+	SpinLockAcquire(&db->lock);
+	for (int i = 0; i < VD_COUNTED; i++)
+		db->counters[i].service[0] = '\0';
+	SpinLockRelease(&db->lock);
+	return true;
+}
+
+static VdDatabase *
+find_or_take(Oid dboid)
+{
+	VdShared   *s = vd_shared();
+	VdDatabase *db = vd_find_database(dboid);
+
+	for (int i = 0; s && db == NULL && i < VD_DATABASES; i++)
+		if (take_entry(&s->db[i], 0, dboid))
+			db = &s->db[i];
+	return db;
+}
+
+/*
+ * The entry of a database that is to have workers. When none is free, one is
+ * taken from a database that has none: it may be gone, and loses no more than
+ * its counters.
+ */
+VdDatabase *
+vd_claim_database(Oid dboid)
+{
+	VdShared   *s = vd_shared();
+	VdDatabase *db = find_or_take(dboid);
+
+	for (int i = 0; s && db == NULL && i < VD_DATABASES; i++)
+	{
+		VdDatabase *other = &s->db[i];
+
+		if (!vd_is_served(other) && pg_atomic_read_u32(&other->launcher) == 0 &&
+			take_entry(other, pg_atomic_read_u32(&other->dboid), dboid))
+			db = other;
+	}
+	return db;
 }
 
 VdDatabase *
@@ -133,7 +179,7 @@ vd_my_database(void)
 	static VdDatabase *mine = NULL;
 
 	if (mine == NULL || pg_atomic_read_u32(&mine->dboid) != MyDatabaseId)
-		mine = vd_shared_database(MyDatabaseId, true);
+		mine = find_or_take(MyDatabaseId);
 	return mine;
 }
 
@@ -162,7 +208,13 @@ vd_counters(const char *service)
 		VdCounters *c = &db->counters[i];
 
 		if (c->service[0] == '\0')
+		{
 			strlcpy(c->service, service, sizeof(c->service));
+			pg_atomic_write_u64(&c->handled, 0);
+			pg_atomic_write_u64(&c->failed, 0);
+			pg_atomic_write_u64(&c->retried, 0);
+			pg_atomic_write_u64(&c->dead, 0);
+		}
 		if (strcmp(c->service, service) == 0)
 			found = c;
 	}
@@ -178,4 +230,16 @@ vd_wake_process(pg_atomic_uint32 *procno)
 
 	if (n != 0)
 		SetLatch(&ProcGlobal->allProcs[n - 1].procLatch);
+}
+
+/* let the preloaded launcher look at once, also at what has failed before */
+void
+vd_wake_launcher(void)
+{
+	VdShared   *s = vd_shared();
+
+	if (s == NULL)
+		return;
+	pg_atomic_fetch_add_u32(&s->look_now, 1);
+	vd_wake_process(&s->launcher);
 }

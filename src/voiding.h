@@ -161,7 +161,7 @@ enum
 };
 enum
 {
-	Tm_process_id, Tm_name, Tm_state, Tm_due_at, Tm_natts
+	Tm_process_id, Tm_name, Tm_state, Tm_due_at, Tm_held, Tm_natts
 };
 
 /* which unique index of a table; see store.c */

@@ -27,7 +27,7 @@
 #include "shared.h"
 
 #define FIRST_LOOK	1			/* ms; each look waits twice as long as the one before */
-#define LAST_LOOK	50
+#define LAST_LOOK	100
 #define SLEEP		1000		/* ms between looks of those who will be told */
 
 PG_FUNCTION_INFO_V1(voiding_wait_until_idle);
@@ -119,17 +119,20 @@ Datum
 voiding_wait_until_idle(PG_FUNCTION_ARGS)
 {
 	TimestampTz end = end_of_wait(fcinfo, 0);
+	ConditionVariable *cv = vd_waiters_of(&vd_idle);
 	long		look = FIRST_LOOK;
+	bool		idle;
 
 	refuse_in_writer("wait_until_idle");
-	while (!is_idle())
+	if (cv)
+		ConditionVariablePrepareToSleep(cv);
+	while (!(idle = is_idle()) && GetCurrentTimestamp() < end)
 	{
-		if (GetCurrentTimestamp() >= end)
-			PG_RETURN_BOOL(false);
-		pause_for(NULL, Min(look, left(end)));
+		pause_for(cv, Min(cv ? LAST_LOOK : look, left(end)));
 		look = Min(look * 2, LAST_LOOK);
 	}
-	PG_RETURN_BOOL(true);
+	ConditionVariableCancelSleep();
+	PG_RETURN_BOOL(idle);
 }
 
 static bool

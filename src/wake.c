@@ -11,13 +11,19 @@
 
 #include "access/xact.h"
 #include "common/hashfn.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 
 #include "voiding.h"
 #include "shared.h"
 
+PG_FUNCTION_INFO_V1(voiding_wake_timer);
+
+const pg_uuid_t vd_idle = {{0}};
+
 static bool work_left = false;	/* in this transaction */
 static bool parked = false;
+static bool definitions = false;
 static int64 timer_due = VD_NEVER;
 static uint64 told[VD_WAITERS / 64];	/* a bit for each condition variable */
 
@@ -60,10 +66,29 @@ vd_wake_timer(TimestampTz due)
 	vd_wake_workers();
 }
 
+/*
+ * voiding.wake_timer(due timestamptz) RETURNS void, internal: a deadline has
+ * been moved by SQL.
+ */
+Datum
+voiding_wake_timer(PG_FUNCTION_ARGS)
+{
+	vd_wake_timer(PG_GETARG_TIMESTAMPTZ(0));
+	PG_RETURN_VOID();
+}
+
 void
 vd_wake_parked(void)
 {
 	parked = true;
+	vd_wake_workers();
+}
+
+/* the extension may just have come: a launcher may have been waiting for it */
+void
+vd_wake_definitions(void)
+{
+	definitions = true;
 	vd_wake_workers();
 }
 
@@ -91,7 +116,8 @@ wake_database(void)
 	pg_atomic_fetch_add_u64(&db->generation, 1);
 	for (int i = 0; i < VD_MAX_WORKERS; i++)
 		vd_wake_process(&db->worker[i]);
-	vd_wake_process(&db->launcher);
+	if (definitions && !vd_is_served(db))
+		vd_wake_launcher();
 }
 
 static void
@@ -125,7 +151,7 @@ on_xact(XactEvent event, void *arg)
 		if (anyone_told())
 			tell_waiters();
 	}
-	work_left = parked = false;
+	work_left = parked = definitions = false;
 	timer_due = VD_NEVER;
 	memset(told, 0, sizeof(told));
 }

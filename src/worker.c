@@ -8,22 +8,14 @@
  * one transaction. Nothing that it needs is kept but in tables: it may die at
  * any instruction.
  *
- * Whether a message kills the server cannot be told by a row that dies with
- * the transaction. So the batch that is being run is noted in a small file
- * before; what is found there at start is run alone, its attempt counted and
- * committed first, and dies out like any other message that fails.
+ * The first worker also lets deadlines pass and joins parked events, in
+ * transactions of their own.
  */
 #include "postgres.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_database.h"
-#include "commands/async.h"
 #include "commands/extension.h"
-#include "commands/prepare.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -31,7 +23,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lmgr.h"
+#include "storage/pmsignal.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/tcopprot.h"
@@ -50,35 +42,44 @@
 #define SOON_LAST	200
 #define PARK_EVERY	200			/* ms between sweeps while parked events are new */
 #define MAX_ROUNDS	8			/* of follow-ups in one transaction */
-#define MAX_NOTE	10000		/* messages of a batch that are noted */
-#define CRASH_LIMIT	3			/* crashes that a message may cause */
+#define LOCKED		200			/* ms until deadlines of locked processes are tried again */
+#define CHECK_EVERY	1000		/* ms; is this worker wanted? */
 
 bool		vd_am_worker = false;
 
 static VdWorkerStart me;
 static VdDatabase *db;
 static bool parked_open = true;
-static TimestampTz next_timer = 0;
+static TimestampTz next_timer = 0;	/* no deadline and no expiry is due before */
 static TimestampTz next_sweep = 0;
 
 PGDLLEXPORT void voiding_worker_main(Datum arg);
 
 /* ---- coming and going ---- */
 
+/* The locks of the buckets would outlive this process if it did not give them back. */
 static void
 leave(int code, Datum arg)
 {
-	if (db && me.index < VD_MAX_WORKERS)
+	AbortOutOfAnyTransaction();
+	LockReleaseAll(DEFAULT_LOCKMETHOD, true);
+	if (db)
 		pg_atomic_write_u32(&db->worker[me.index], 0);
 }
 
-static void
-connect_database(void)
+/* take this worker's place; false: another set of workers is there */
+static bool
+arrive(void)
 {
-	if (OidIsValid(me.dboid))
-		BackgroundWorkerInitializeConnectionByOid(me.dboid, InvalidOid, 0);
-	else
-		BackgroundWorkerInitializeConnection(me.dbname, NULL, 0);
+	uint32		none = 0;
+
+	db = vd_claim_database(MyDatabaseId);
+	if (db && !pg_atomic_compare_exchange_u32(&db->worker[me.index], &none, vd_my_procno() + 1))
+		return false;
+	before_shmem_exit(leave, (Datum) 0);
+	if (db)
+		pg_atomic_fetch_add_u32(&db->lives[me.index], 1);
+	return true;
 }
 
 static void
@@ -127,74 +128,6 @@ installed_version(void)
 	return version;
 }
 
-/* ---- the note of what is running ---- */
-
-static char *
-note_path(void)
-{
-	static char path[MAXPGPATH];
-
-	if (path[0] == '\0')
-		snprintf(path, sizeof(path), "%s/voiding.%u.%d.running", PG_STAT_TMP_DIR,
-				 MyDatabaseId, me.index);
-	return path;
-}
-
-/* note the batch; with NIL that nothing runs any more */
-static void
-note_running(List *messages)
-{
-	static int	fd = -1;
-	int64		note[1 + MAX_NOTE];
-	int			n = 0;
-	ListCell   *lc;
-
-	if (fd < 0)
-		fd = BasicOpenFile(note_path(), O_RDWR | O_CREAT | PG_BINARY);
-	foreach(lc, messages)
-		if (n < MAX_NOTE)
-			note[++n] = ((VdMessage *) lfirst(lc))->seq;
-	note[0] = n;
-	if (fd < 0 || pg_pwrite(fd, note, sizeof(int64) * (n + 1), 0) < 0)
-		ereport(LOG,
-				(errcode_for_file_access(),
-				 errmsg("could not write file \"%s\": %m", note_path())));
-}
-
-static List *suspects = NIL;	/* of int64 *: seqs that ran when we died */
-
-static void
-read_note(void)
-{
-	int64		note[1 + MAX_NOTE];
-	int			fd = BasicOpenFile(note_path(), O_RDONLY | PG_BINARY);
-	int			got;
-	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
-
-	got = fd < 0 ? 0 : pg_pread(fd, note, sizeof(note), 0) / (int) sizeof(int64);
-	if (fd >= 0)
-		close(fd);
-	for (int i = 1; got > 0 && i <= note[0] && i < got; i++)
-	{
-		int64	   *seq = palloc(sizeof(int64));
-
-		*seq = note[i];
-		suspects = lappend(suspects, seq);
-	}
-	MemoryContextSwitchTo(old);
-}
-
-static int64 *
-find_suspect(int64 seq)
-{
-	ListCell   *lc;
-
-	foreach(lc, suspects)
-		if (*(int64 *) lfirst(lc) == seq)
-			return lfirst(lc);
-	return NULL;
-}
-
 /* ---- transactions ---- */
 
 static void
@@ -216,76 +149,20 @@ end(void)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* what handlers left behind in this session */
-static void
-clean_session(void)
-{
-	DropAllPreparedStatements();
-	Async_UnlistenAll();
-	LockReleaseAll(USER_LOCKMETHOD, true);
-	ResetTempTableNamespace();
-	PortalHashTableDeleteAll();
-}
-
+/* so that a person can watch */
 static void
 slow_down(void)
 {
-	if (vd_slow_down > 0)
-		(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, vd_slow_down,
-						 PG_WAIT_EXTENSION);
-	CHECK_FOR_INTERRUPTS();
-}
+	TimestampTz end = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), vd_slow_down);
 
-/*
- * Of the messages that were running when this worker or the server died, count
- * an attempt, in a transaction of its own, so that one which kills again is
- * given up in time.
- */
-static void
-count_suspects(void)
-{
-	TimestampTz unused = VD_NEVER;
-	ListCell   *lc;
-
-	foreach(lc, vd_queue_take(INT_MAX, &unused))
+	while (GetCurrentTimestamp() < end)
 	{
-		VdMessage  *m = lfirst(lc);
-
-		if (!find_suspect(m->seq))
-		{
-			vd_queue_delay(m, 0);
-			continue;
-		}
-		vd_delete(VD_OUTBOX, &m->tid);
-		m->attempts++;
-		m->error = "57P02: the server or the worker ended while this message was being handled";
-		if (m->attempts < Min(vd_retry_limit, CRASH_LIMIT))
-			vd_outbox_retry(m, vd_now());
-		else
-			vd_give_up(m, "57P02");
+		CHECK_FOR_INTERRUPTS();
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end) + 1,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
 	}
-}
-
-/* of a batch, only the first suspect, if there is one */
-static List *
-suspect_alone(List *messages)
-{
-	int64	   *seq = NULL;
-	ListCell   *lc;
-
-	foreach(lc, messages)
-		if ((seq = find_suspect(((VdMessage *) lfirst(lc))->seq)) != NULL)
-			break;
-	if (seq == NULL)
-		return messages;
-	suspects = list_delete_ptr(suspects, seq);
-	foreach(lc, messages)
-		if (((VdMessage *) lfirst(lc))->seq != *seq)
-		{
-			vd_queue_delay(lfirst(lc), 0);
-			messages = foreach_delete_current(messages, lc);
-		}
-	return messages;
 }
 
 /*
@@ -300,74 +177,89 @@ run_messages(int limit, TimestampTz *next_due)
 	for (int round = 0; round < (vd_slow_down > 0 ? 1 : MAX_ROUNDS); round++)
 	{
 		List	   *messages = vd_queue_take(limit, next_due);
+		int			taken = list_length(messages);
 
+		messages = vd_suspects_alone(messages);
 		if (messages == NIL)
-		{
-			if (round == 0)
-				suspects = NIL;	/* the rest of them is not there any more */
 			break;
-		}
-		if (suspects != NIL)
-			messages = suspect_alone(messages);
 		slow_down();
-		note_running(messages);
+		vd_note_running(messages);
 		done += vd_run_batch(messages);
+		if (list_length(messages) < taken)
+			break;				/* a suspect: commit that it was none */
 		vd_queue_follow();
-		if (suspects != NIL)
-			break;
 	}
 	return done;
 }
 
-static bool
-timers_are_due(void)
+static TimestampTz
+read_next_due(void)
 {
-	if (me.index != 0)
-		return false;
-	if (db)
-		next_timer = Min(next_timer, (int64) pg_atomic_read_u64(&db->timer_due));
-	return next_timer <= vd_now();
+	TimestampTz next = VD_NEVER;
+	bool		isnull = true;
+	Datum		d;
+
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute("SELECT voiding.next_due()", false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for the next deadline");
+	d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull && !TIMESTAMP_IS_NOEND(DatumGetTimestampTz(d)))
+		next = DatumGetTimestampTz(d);
+	SPI_finish();
+	return next;
 }
 
+/*
+ * When the next deadline passes or parked event expires. What others set
+ * meanwhile they put into shared memory after their commit: that is taken out
+ * before the snapshot, so that it is in the one or in the other.
+ */
 static TimestampTz
-first_timer(void)
+find_next_due(void)
 {
-	TimestampTz first = VD_NEVER;
-	bool		isnull = true;
+	TimestampTz next;
 
 	if (db)
 		pg_atomic_write_u64(&db->timer_due, (uint64) VD_NEVER);
-	if (SPI_connect() == SPI_OK_CONNECT &&
-		SPI_execute("SELECT min(due_at) FROM voiding.timer", true, 1) == SPI_OK_SELECT)
-	{
-		Datum		d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-
-		if (!isnull)
-			first = DatumGetTimestampTz(d);
-	}
-	SPI_finish();
-	return first;
+	begin("voiding: looking for deadlines");
+	next = read_next_due();
+	end();
+	return next;
 }
 
-/* deadlines and parked events are the first worker's; how many there were */
+/* deadlines and parked events, which are the first worker's; how many */
 static int
 run_due(void)
 {
 	int			done = 0;
-	bool		flagged = db && pg_atomic_exchange_u32(&db->parked, 0);
+	bool		due;
+	bool		sweep;
 
-	if (timers_are_due())
+	if (me.index != 0)
+		return 0;
+	if (db)
+		next_timer = Min(next_timer, (int64) pg_atomic_read_u64(&db->timer_due));
+	due = next_timer <= vd_now();
+	sweep = db && pg_atomic_exchange_u32(&db->parked, 0);
+	if (due)
 	{
-		next_timer = first_timer();
-		done = vd_run_timers(vd_batch_size);
-		if (done >= vd_batch_size)
-			next_timer = 0;
+		begin("voiding: deadlines");
+		done += vd_run_timers(vd_batch_size);
+		end();
 	}
-	if (me.index == 0 && (flagged || (parked_open && next_sweep <= GetCurrentTimestamp())))
+	if (due || sweep || (parked_open && next_sweep <= GetCurrentTimestamp()))
 	{
+		begin("voiding: parked events");
 		done += vd_run_parked(vd_batch_size);
 		parked_open = vd_parked_open();
+		end();
 		next_sweep = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PARK_EVERY);
+	}
+	if (due)
+	{
+		next_timer = find_next_due();
+		if (done == 0 && next_timer <= vd_now())	/* somebody has them locked */
+			next_timer = TimestampTzPlusMilliseconds(vd_now(), LOCKED);
 	}
 	return done;
 }
@@ -404,36 +296,35 @@ look(Look *l)
 static int
 turn(Look *l)
 {
+	int			due;
 	int			done;
 
-	l->next_due = VD_NEVER;
-	begin("voiding: looking");
-	look(l);
-	if (suspects != NIL)
+	if (vd_suspects_uncounted())
 	{
-		count_suspects();
+		begin("voiding: repairing");
+		look(l);
+		vd_suspects_count();
 		end();
 		vd_queue_end(true);
-		begin("voiding: looking");
-		look(l);
 	}
-	done = run_due();
-	done += run_messages(l->limit, &l->next_due);
+	due = run_due();
+	l->next_due = VD_NEVER;
+	begin("voiding: handling");
+	look(l);
+	done = run_messages(vd_slow_down > 0 ? 1 : l->limit, &l->next_due);
 	end();
 	vd_queue_end(true);
 	if (done > 0)
 	{
-		note_running(NIL);
-		begin("voiding: cleaning up");
-		clean_session();
-		end();
-		l->limit = Min(l->limit * 2, vd_slow_down > 0 ? 1 : vd_batch_size);
+		vd_note_running(NIL);
+		LockReleaseAll(USER_LOCKMETHOD, true);	/* session locks of handlers */
+		l->limit = Min(l->limit * 2, vd_batch_size);
 	}
 	vd_send_hints();
-	return done;
+	return due + done;
 }
 
-/* after an error: everything is read again, and smaller batches are tried */
+/* after an error: buckets are owned and read again, and smaller batches tried */
 static void
 recover(Look *l)
 {
@@ -441,8 +332,7 @@ recover(Look *l)
 	EmitErrorReport();
 	AbortCurrentTransaction();
 	FlushErrorState();
-	vd_queue_end(false);
-	vd_queue_forget();
+	vd_queue_disown();
 	pgstat_report_activity(STATE_IDLE, NULL);
 	l->limit = Max(1, l->limit / 2);
 	RESUME_INTERRUPTS();
@@ -459,7 +349,7 @@ until(TimestampTz when)
 static void
 rest(Look *l, long at_most)
 {
-	long		ms = Min(vd_look_every, at_most);
+	long		ms = Min(Min(vd_look_every, at_most), 2 * CHECK_EVERY);
 
 	if (!vd_queue_owns_all(me.index, me.workers) || db == NULL)
 		ms = Min(ms, 100);
@@ -493,9 +383,11 @@ check_still_wanted(void)
 		ConfigReloadPending = false;
 		ProcessConfigFile(PGC_SIGHUP);
 	}
-	if (ShutdownRequestPending || (db && pg_atomic_read_u32(&db->stopped)))
+	if (!PostmasterIsAlive())
+		proc_exit(1);
+	if (db && pg_atomic_read_u32(&db->stopped))
 		proc_exit(0);
-	if (checked != 0 && GetCurrentTimestamp() - checked < USECS_PER_SEC)
+	if (checked != 0 && GetCurrentTimestamp() - checked < CHECK_EVERY * 1000)
 		return;
 	checked = GetCurrentTimestamp();
 	begin("voiding: checking");
@@ -539,6 +431,20 @@ work(void)
 	}
 }
 
+/* is the extension there? If not, a launcher of this database alone ends. */
+static bool
+is_installed(void)
+{
+	bool		installed;
+
+	begin("voiding: starting");
+	installed = installed_version() != NULL;
+	end();
+	if (!installed && vd_my_database())
+		pg_atomic_write_u32(&vd_my_database()->absent, 1);
+	return installed;
+}
+
 /*
  * Entry point of a worker. bgw_extra: a VdWorkerStart.
  */
@@ -549,19 +455,11 @@ voiding_worker_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
-	connect_database();
+	BackgroundWorkerInitializeConnectionByOid(me.dboid, InvalidOid, 0);
 	settings();
 	vd_am_worker = true;
-	begin("voiding: starting");
-	if (installed_version() == NULL)
+	if (!is_installed() || !arrive())
 		proc_exit(0);
-	end();
-	db = vd_my_database();
-	before_shmem_exit(leave, (Datum) 0);
-	if (db)
-		pg_atomic_write_u32(&db->worker[me.index], vd_my_procno() + 1);
-	if (db && me.place >= 0)
-		pg_atomic_write_u32(&vd_shared()->place[me.place], MyDatabaseId);
-	read_note();
+	vd_suspects_read(me.index, me.workers);
 	work();
 }

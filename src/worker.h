@@ -1,6 +1,7 @@
 /*
  * worker.h
- *	  What a launcher tells a worker that it starts.
+ *	  What a launcher tells a worker that it starts, and the parts of a worker
+ *	  that have a file of their own.
  */
 #ifndef VOIDING_WORKER_H
 #define VOIDING_WORKER_H
@@ -9,14 +10,23 @@
 
 typedef struct VdWorkerStart
 {
-	Oid			dboid;			/* or InvalidOid and a name */
-	char		dbname[NAMEDATALEN];
+	Oid			dboid;
 	int16		index;			/* 0 .. workers - 1 */
 	int16		workers;
-	int16		place;			/* of a preloaded launcher, or -1 */
 } VdWorkerStart;				/* fits bgw_extra */
 
+/* ---- launcher.c ---- */
 extern void vd_launcher_init(void);
-extern void vd_launcher_bring_back(void);
+extern bool vd_launch(int workers);
+
+/* ---- serve.c ---- */
+extern void vd_bring_back_workers(void);
+
+/* ---- suspect.c ---- */
+extern void vd_suspects_read(int worker, int workers);
+extern bool vd_suspects_uncounted(void);
+extern void vd_suspects_count(void);
+extern List *vd_suspects_alone(List *messages);
+extern void vd_note_running(List *messages);
 
 #endif							/* VOIDING_WORKER_H */
