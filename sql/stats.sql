@@ -35,7 +35,7 @@ CREATE VIEW voiding.stats AS
     FROM voiding.active_process a GROUP BY a.type, a.state
   UNION ALL
   SELECT 'timer_lag_seconds', '{}',
-         coalesce(round(extract(epoch FROM greatest(voiding.now() - min(t.due_at), interval '0')), 3), 0) FROM voiding.timer t
+         coalesce(round(extract(epoch FROM greatest(voiding.now() - min(t.due_at), interval '0')), 3), 0) FROM voiding.timer t WHERE NOT t.held
   UNION ALL
   SELECT 'workers', '{}', count(w.pid) FROM voiding.serving() w
   UNION ALL

@@ -297,6 +297,7 @@ launch_and_tend(void)
 {
 	while (!ShutdownRequestPending)
 	{
+		CHECK_FOR_INTERRUPTS(); /* others wait until we have taken note of a barrier */
 		look_now();
 		for (int i = 0; i < nserved; i++)
 			tend(&served[i]);

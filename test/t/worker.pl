@@ -347,11 +347,12 @@ $node->restart;
 ok(poll_until(sub { row($node, 'postgres', q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'voiding worker' AND datname = 'early'}) eq '2' }, 10),
   'preloaded: served from the start');
 voided_as_before(2, 'preloaded: voided after a restart');
-is(row($node, $db, 'SELECT voiding.start_workers(4)'), '2', 'voiding.workers decides how many');
-workers_are(2, 'and no more come');
+is(row($node, $db, 'SELECT voiding.start_workers(4)'), '4', 'preloaded: more of them');
+workers_are(4, 'and no other set');
 row($node, $db, 'SELECT voiding.stop_workers()');
 workers_are(0, 'preloaded: stopped');
-is(row($node, $db, 'SELECT voiding.start_workers()'), '2', 'and started again');
+is(row($node, $db, 'SELECT voiding.start_workers(2)'), '2', 'and started again');
+workers_are(2, 'as many as asked for');
 voided_as_before(3, 'preloaded: voided again');
 invariants_hold($node, $db, 'preloaded');
 
