@@ -73,7 +73,7 @@ help:
 #H make installcheck regression and isolation tests against a running server
 #H make test         install what is missing, build, run every suite in private instances
 #H make test-matrix  the same on PostgreSQL 15, 17 and 18, as root; MATRIX="17 18", MATRIX_DIR=DIR
-#H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv
+#H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv, DEMO_EVERY=SECONDS, SLOW_DOWN=1
 #H make lint         style and duplicate checks
 #H make check-asan   the suites under AddressSanitizer
 #H make dist         a source archive

@@ -18,7 +18,7 @@ build_private() {
 
 start_instance() {
 	export PGHOST="$tree/build" PGPORT=5432 PGUSER=postgres
-	unset PGDATABASE PGSERVICE PGOPTIONS
+	unset PGDATABASE PGSERVICE PGOPTIONS PGHOSTADDR PGSERVICEFILE PGPASSFILE
 	initdb -D build/data -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync >build/initdb.log 2>&1 ||
 		{ cat build/initdb.log >&2; return 1; }
 	cat >>build/data/postgresql.conf <<-EOF

@@ -31,7 +31,7 @@ CREATE TABLE :"billing".document (
   issued_at    timestamptz NOT NULL DEFAULT now(),
   voided_at    timestamptz,
   CHECK ((status = 'voided') = (voided_at IS NOT NULL))
-);
+) WITH (fillfactor = 70);            -- room for the changes of status
 CREATE INDEX document_customer_id ON :"billing".document (customer_id);
 COMMENT ON TABLE :"billing".document IS 'documents: invoices and the like';
 COMMENT ON COLUMN :"billing".document.process_id IS 'the last process that was to void it';
@@ -48,6 +48,8 @@ COMMENT ON TABLE :"billing".aborted_voiding IS 'voidings that were aborted: what
 CREATE FUNCTION :"billing".check_document() RETURNS trigger
   LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
 AS $$
+DECLARE
+  p record;
 BEGIN
   IF TG_OP = 'INSERT' THEN
     RAISE EXCEPTION 'document "%" cannot begin as %', NEW.document_id, NEW.status
@@ -68,26 +70,23 @@ BEGIN
     RAISE EXCEPTION 'document "%" is being voided', OLD.document_id
       USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'abort_document_voiding() gives that up.';
   END IF;
+  -- a voiding that failed must be seen by a person before the next one
   IF OLD.status = 'issued' AND NEW.status = 'voiding_requested' THEN
-    PERFORM check_no_failure(OLD.document_id);
+    p := voiding.process_for('document_voiding', OLD.document_id);
+    IF p.failed THEN
+      PERFORM refuse_voiding(OLD.document_id, p.process_id, p.data);
+    END IF;
   END IF;
   RETURN NEW;
 END $$;
 
--- A voiding that failed must be seen by a person before the next one.
-CREATE FUNCTION :"billing".check_no_failure(document_id text) RETURNS void
-  LANGUAGE plpgsql STABLE SET search_path = :"billing", pg_temp
+CREATE FUNCTION :"billing".refuse_voiding(document_id text, process_id uuid, data jsonb) RETURNS void
+  LANGUAGE plpgsql IMMUTABLE SET search_path = :"billing", pg_temp
 AS $$
-DECLARE
-  p record;
 BEGIN
-  SELECT o.process_id, o.data ->> 'failure' AS failure INTO p FROM voiding.ongoing_process o
-   WHERE o.type = 'document_voiding' AND o.key = check_no_failure.document_id AND o.failed;
-  IF FOUND THEN
-    RAISE EXCEPTION 'the last voiding of document "%" has failed and is not acknowledged', document_id
-      USING ERRCODE = 'VD09B', DETAIL = coalesce(p.failure, ''),
-            HINT = format('SELECT voiding.acknowledge_process_failure(''%s'', ''reason'');', p.process_id);
-  END IF;
+  RAISE EXCEPTION 'the last voiding of document "%" has failed and is not acknowledged', document_id
+    USING ERRCODE = 'VD09B', DETAIL = coalesce(data ->> 'failure', ''),
+          HINT = format('SELECT voiding.acknowledge_process_failure(''%s'', ''reason'');', process_id);
 END $$;
 
 CREATE TRIGGER check_document_insert BEFORE INSERT ON :"billing".document
@@ -179,28 +178,35 @@ AS $$
 #variable_conflict use_column
 DECLARE
   d document;
+  p record;
 BEGIN
-  SELECT * INTO d FROM document x WHERE x.document_id = void_document.document_id FOR UPDATE;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION 'there is no document "%"', left(void_document.document_id, 200)
-      USING ERRCODE = 'VD04A', HINT = 'Issue it first.';
-  END IF;
-  IF d.status = 'voided' THEN
-    RETURN d.process_id;
-  END IF;
-  PERFORM check_no_failure(d.document_id);
-  IF d.status = 'voiding_requested' THEN
-    IF EXISTS (SELECT FROM voiding.ongoing_process o WHERE o.process_id = d.process_id) THEN
+  LOOP
+    -- as it mostly is
+    UPDATE document x
+       SET status = 'voiding_requested', void_reason = void_document.reason, requested_by = voiding.caller()
+     WHERE x.document_id = void_document.document_id AND x.status = 'issued'
+    RETURNING x.process_id INTO d.process_id;
+    IF FOUND THEN
       RETURN d.process_id;
     END IF;
-    -- the old voiding has ended, its abort is still on its way: do it first
-    PERFORM abort_document_voiding(d.document_id, d.process_id, 'a new voiding was requested');
-  END IF;
-  UPDATE document x
-     SET status = 'voiding_requested', void_reason = void_document.reason, requested_by = voiding.caller()
-   WHERE x.document_id = d.document_id
-  RETURNING x.process_id INTO d.process_id;
-  RETURN d.process_id;
+    SELECT * INTO d FROM document x WHERE x.document_id = void_document.document_id FOR UPDATE;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'there is no document "%"', left(void_document.document_id, 200)
+        USING ERRCODE = 'VD04A', HINT = 'Issue it first.';
+    END IF;
+    IF d.status = 'voided' THEN
+      RETURN d.process_id;
+    END IF;
+    p := voiding.process_for('document_voiding', d.document_id);
+    IF p.failed THEN
+      PERFORM refuse_voiding(d.document_id, p.process_id, p.data);
+    ELSIF p.process_id = d.process_id THEN
+      RETURN d.process_id;
+    ELSIF d.status = 'voiding_requested' THEN
+      -- the old voiding has ended, its abort is still on its way: do it first
+      PERFORM abort_document_voiding(d.document_id, d.process_id, 'a new voiding was requested');
+    END IF;
+  END LOOP;
 END $$;
 COMMENT ON FUNCTION :"billing".void_document(text, text) IS
   'ask that a document be voided; returns the id of the process that does it';
@@ -216,7 +222,32 @@ BEGIN
     UPDATE document x SET status = 'voided', voided_at = clock_timestamp() WHERE x.document_id = d.document_id;
   END IF;
 END $$;
-COMMENT ON FUNCTION :"billing".complete_document_voiding(text, uuid) IS 'handler: void the document, unless that was aborted';
+COMMENT ON FUNCTION :"billing".complete_document_voiding(text, uuid) IS 'void the document, unless that was aborted';
+
+-- For many documents: those where all is as it should be at once, the others
+-- one by one. The plan must not depend on how small the tables once were.
+CREATE FUNCTION :"billing".complete_document_voidings(document_id text[], process_id uuid[]) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  done text[];
+BEGIN
+  WITH voided AS (
+    UPDATE document x SET status = 'voided', voided_at = clock_timestamp()
+      FROM unnest(complete_document_voidings.document_id, complete_document_voidings.process_id) m (document_id, process_id)
+     WHERE x.document_id = m.document_id AND x.process_id = m.process_id AND x.status = 'voiding_requested'
+       AND NOT EXISTS (SELECT FROM aborted_voiding a WHERE a.process_id = m.process_id)
+    RETURNING x.document_id)
+  SELECT array_agg(v.document_id) INTO done FROM voided v;
+  FOR i IN 1 .. cardinality(complete_document_voidings.document_id) LOOP
+    EXIT WHEN cardinality(done) = cardinality(complete_document_voidings.document_id);
+    CONTINUE WHEN complete_document_voidings.document_id[i] = ANY (done);
+    PERFORM complete_document_voiding(complete_document_voidings.document_id[i], complete_document_voidings.process_id[i]);
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION :"billing".complete_document_voidings(text[], uuid[]) IS 'handler: void documents, except where that was aborted';
 
 CREATE FUNCTION :"billing".abort_document_voiding(document_id text, process_id uuid, reason text) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
@@ -296,5 +327,5 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA :"billing" FROM PUBLIC;
 
 SELECT voiding.create_command('IssueDocument', format('%I.issue_document', :'billing')::regproc);
 SELECT voiding.create_command('VoidDocument', format('%I.void_document', :'billing')::regproc);
-SELECT voiding.create_command('CompleteDocumentVoiding', format('%I.complete_document_voiding', :'billing')::regproc);
+SELECT voiding.create_command('CompleteDocumentVoiding', format('%I.complete_document_voidings', :'billing')::regproc, takes_set => true);
 SELECT voiding.create_command('AbortDocumentVoiding', format('%I.abort_document_voiding', :'billing')::regproc);

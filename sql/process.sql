@@ -104,6 +104,10 @@ CREATE VIEW voiding.process AS
     FROM voiding.finished_process;
 COMMENT ON VIEW voiding.process IS 'all processes, running and ended';
 
+CREATE FUNCTION voiding.process_for(process_type text, key text, OUT process_id uuid, OUT state text, OUT failed boolean, OUT data jsonb)
+  LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'voiding_process_for';
+COMMENT ON FUNCTION voiding.process_for(text, text) IS 'the active process of this type and key, or nulls';
+
 -- A person has seen a failure. Once is enough: again does nothing.
 CREATE FUNCTION voiding.acknowledge_process_failure(process_id uuid, reason text DEFAULT NULL) RETURNS void
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';

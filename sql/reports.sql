@@ -36,7 +36,7 @@ CREATE TABLE :"reports".report_line (
   process_id  uuid,
   reserved_from bigint,
   CHECK ((status = 'included') = (report_id IS NOT NULL))
-);
+) WITH (fillfactor = 70);
 CREATE INDEX report_line_report_id ON :"reports".report_line (report_id);
 COMMENT ON TABLE :"reports".report_line IS 'documents in reports';
 COMMENT ON COLUMN :"reports".report_line.status IS 'reserved: set aside, it is being voided';
@@ -110,7 +110,29 @@ BEGIN
             include_document.customer_id, include_document.currency, include_document.amount);
   END IF;
 END $$;
-COMMENT ON FUNCTION :"reports".include_document(text, text, numeric, text) IS 'handler of DocumentIssued: put it into the customer''s open report';
+COMMENT ON FUNCTION :"reports".include_document(text, text, numeric, text) IS 'put a document into the customer''s open report';
+
+-- For many documents, here and below: those where all is as it should be at
+-- once, the others one by one. The plans must not depend on how small the
+-- tables once were.
+CREATE FUNCTION :"reports".include_documents(document_id text[], customer_id text[], amount numeric[], currency text[]) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+BEGIN
+  INSERT INTO report_line (document_id, report_id, customer_id, currency, amount)
+  SELECT m.document_id, r.report_id, m.customer_id, m.currency, m.amount
+    FROM unnest(include_documents.document_id, include_documents.customer_id, include_documents.amount,
+                include_documents.currency) m (document_id, customer_id, amount, currency)
+    JOIN (SELECT x.customer_id, x.currency, open_report(x.customer_id, x.currency) AS report_id
+            FROM (SELECT DISTINCT c.customer_id, c.currency
+                    FROM unnest(include_documents.customer_id, include_documents.currency) c (customer_id, currency)
+                   ORDER BY 1, 2 OFFSET 0) x) r USING (customer_id, currency)
+  ON CONFLICT (document_id) DO NOTHING;
+END $$;
+COMMENT ON FUNCTION :"reports".include_documents(text[], text[], numeric[], text[]) IS
+  'handler of DocumentIssued: put documents into their customers'' open reports';
 
 CREATE FUNCTION :"reports".mark_document_as_voided(document_id text, process_id uuid) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp
@@ -146,7 +168,37 @@ BEGIN
   END IF;
 END $$;
 COMMENT ON FUNCTION :"reports".mark_document_as_voided(text, uuid) IS
-  'handler: set a document aside, or refuse because its report has been published';
+  'set a document aside, or refuse because its report has been published';
+
+CREATE FUNCTION :"reports".mark_documents_as_voided(document_id text[], process_id uuid[]) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  done text[];
+BEGIN
+  -- keep their reports from being published
+  PERFORM FROM customer_report r
+    WHERE r.report_id IN (SELECT l.report_id FROM report_line l
+                           WHERE l.document_id = ANY (mark_documents_as_voided.document_id) AND l.status = 'included')
+    ORDER BY r.report_id FOR SHARE;
+  WITH reserved AS (
+    UPDATE report_line x SET status = 'reserved', process_id = m.process_id, report_id = NULL, reserved_from = x.report_id
+      FROM unnest(mark_documents_as_voided.document_id, mark_documents_as_voided.process_id) m (document_id, process_id),
+           customer_report r
+     WHERE x.document_id = m.document_id AND x.status = 'included' AND r.report_id = x.report_id AND r.status = 'open'
+       AND NOT EXISTS (SELECT FROM refusal f WHERE f.process_id = m.process_id)
+    RETURNING x.document_id)
+  SELECT array_agg(v.document_id) INTO done FROM reserved v;
+  FOR i IN 1 .. cardinality(mark_documents_as_voided.document_id) LOOP
+    EXIT WHEN cardinality(done) = cardinality(mark_documents_as_voided.document_id);
+    CONTINUE WHEN mark_documents_as_voided.document_id[i] = ANY (done);
+    PERFORM mark_document_as_voided(mark_documents_as_voided.document_id[i], mark_documents_as_voided.process_id[i]);
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION :"reports".mark_documents_as_voided(text[], uuid[]) IS
+  'handler: set documents aside; refuse those whose report has been published';
 
 CREATE FUNCTION :"reports".confirm_voided(document_id text, correlation_id uuid) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp
@@ -160,7 +212,29 @@ BEGIN
       USING ERRCODE = 'VD09C', HINT = 'It is tried again later.';
   END IF;
 END $$;
-COMMENT ON FUNCTION :"reports".confirm_voided(text, uuid) IS 'handler of DocumentVoided';
+COMMENT ON FUNCTION :"reports".confirm_voided(text, uuid) IS 'a document that was set aside is voided';
+
+CREATE FUNCTION :"reports".confirm_all_voided(document_id text[], correlation_id uuid[]) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  done text[];
+BEGIN
+  WITH confirmed AS (
+    UPDATE report_line x SET status = 'voided'
+      FROM unnest(confirm_all_voided.document_id, confirm_all_voided.correlation_id) m (document_id, process_id)
+     WHERE x.document_id = m.document_id AND x.process_id = m.process_id
+    RETURNING x.document_id)
+  SELECT array_agg(v.document_id) INTO done FROM confirmed v;
+  FOR i IN 1 .. cardinality(confirm_all_voided.document_id) LOOP
+    EXIT WHEN cardinality(done) = cardinality(confirm_all_voided.document_id);
+    CONTINUE WHEN confirm_all_voided.document_id[i] = ANY (done);
+    PERFORM confirm_voided(confirm_all_voided.document_id[i], confirm_all_voided.correlation_id[i]);
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION :"reports".confirm_all_voided(text[], uuid[]) IS 'handler of DocumentVoided: what was set aside is voided';
 
 CREATE FUNCTION :"reports".release_document(document_id text, correlation_id uuid) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp
@@ -297,8 +371,8 @@ COMMENT ON FUNCTION :"reports".check_invariants() IS 'a row for each breach of w
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA :"reports" FROM PUBLIC;
 
-SELECT voiding.create_command('MarkDocumentAsVoided', format('%I.mark_document_as_voided', :'reports')::regproc);
+SELECT voiding.create_command('MarkDocumentAsVoided', format('%I.mark_documents_as_voided', :'reports')::regproc, takes_set => true);
 SELECT voiding.create_command('PublishReport', format('%I.publish_report', :'reports')::regproc);
-SELECT voiding.subscribe('DocumentIssued', format('%I.include_document', :'reports')::regproc);
-SELECT voiding.subscribe('DocumentVoided', format('%I.confirm_voided', :'reports')::regproc);
+SELECT voiding.subscribe('DocumentIssued', format('%I.include_documents', :'reports')::regproc, takes_set => true);
+SELECT voiding.subscribe('DocumentVoided', format('%I.confirm_all_voided', :'reports')::regproc, takes_set => true);
 SELECT voiding.subscribe('DocumentVoidingAborted', format('%I.release_document', :'reports')::regproc);

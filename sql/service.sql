@@ -14,6 +14,7 @@ CREATE TABLE voiding.handler (
   type       text NOT NULL,
   kind       text NOT NULL CHECK (kind IN ('command', 'event')),
   function   text,                   -- text: a reg* column would stop pg_upgrade
+  takes_set  boolean NOT NULL DEFAULT false,
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (service, type)
 );
@@ -21,6 +22,7 @@ CREATE UNIQUE INDEX handler_command ON voiding.handler (type) WHERE kind = 'comm
 CREATE INDEX handler_type ON voiding.handler (type);
 COMMENT ON TABLE voiding.handler IS 'the function of a service that a message type is given to';
 COMMENT ON COLUMN voiding.handler.function IS 'signature; null: received outside the database';
+COMMENT ON COLUMN voiding.handler.takes_set IS 'its arguments are arrays with an element for each of many messages, of different keys';
 SELECT pg_catalog.pg_extension_config_dump('voiding.handler', '');
 
 CREATE FUNCTION voiding.definitions_changed() RETURNS void
@@ -141,7 +143,7 @@ COMMENT ON FUNCTION voiding.get_service(text) IS 'internal';
 -- A function as a handler: what it must be, and who may say so. Only somebody
 -- with the rights of its owner may register it, since it runs with those; and
 -- only the service's owner decides what the service handles.
-CREATE FUNCTION voiding.register_handler(kind text, type text, handler regproc, service text) RETURNS void
+CREATE FUNCTION voiding.register_handler(kind text, type text, handler regproc, service text, takes_set boolean) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -170,16 +172,19 @@ BEGIN
       WHEN f.pronargs > 32 THEN 'it has more than 32 arguments'
       WHEN EXISTS (SELECT FROM unnest(f.proargtypes) a(t) JOIN pg_type y ON y.oid = t AND y.typtype = 'p') THEN 'it has an argument of a pseudo-type'
       WHEN f.pronargs > 0 AND (f.proargnames IS NULL OR '' = ANY (f.proargnames[1:f.pronargs])) THEN 'it has an argument without a name'
-      WHEN f.proargmodes && '{o,b,t}' THEN 'it has OUT arguments' END;
+      WHEN f.proargmodes && '{o,b,t}' THEN 'it has OUT arguments'
+      WHEN takes_set AND f.pronargs = 0 THEN 'it is to take a set, but has no argument'
+      WHEN takes_set AND EXISTS (SELECT FROM unnest(f.proargtypes) a(t) JOIN pg_type y ON y.oid = t AND y.typcategory <> 'A')
+        THEN 'it is to take a set, but has an argument that is no array' END;
     IF is_wrong IS NOT NULL THEN
       RAISE EXCEPTION '% cannot be a handler: %', handler, is_wrong
         USING ERRCODE = 'invalid_parameter_value',
-              HINT = 'A handler is a function whose arguments have the names of the message''s keys.';
+              HINT = 'A handler is a function whose arguments have the names of the message''s keys; one that takes a set has arrays of them.';
     END IF;
   END IF;
-  INSERT INTO voiding.handler (service, type, kind, function)
+  INSERT INTO voiding.handler (service, type, kind, function, takes_set)
   VALUES (s.name, register_handler.type, register_handler.kind,
-          CASE WHEN handler IS NOT NULL THEN handler::regprocedure::text END);
+          CASE WHEN handler IS NOT NULL THEN handler::regprocedure::text END, coalesce(takes_set AND handler IS NOT NULL, false));
   PERFORM voiding.definitions_changed();
 EXCEPTION WHEN unique_violation THEN
   RAISE EXCEPTION '% "%" has a handler already', kind, type
@@ -189,27 +194,27 @@ EXCEPTION WHEN unique_violation THEN
                      WHERE h.type = register_handler.type
                        AND (h.service = register_handler.service OR register_handler.kind = 'command') LIMIT 1);
 END $$;
-COMMENT ON FUNCTION voiding.register_handler(text, text, regproc, text) IS 'internal';
+COMMENT ON FUNCTION voiding.register_handler(text, text, regproc, text, boolean) IS 'internal';
 
-CREATE FUNCTION voiding.create_command(name text, handler regproc DEFAULT NULL, service text DEFAULT NULL) RETURNS void
+CREATE FUNCTION voiding.create_command(name text, handler regproc DEFAULT NULL, service text DEFAULT NULL, takes_set boolean DEFAULT false) RETURNS void
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
-COMMENT ON FUNCTION voiding.create_command(text, regproc, text) IS
-  'a command and its handler; the service is the one that owns the handler''s schema; no handler: received outside';
+COMMENT ON FUNCTION voiding.create_command(text, regproc, text, boolean) IS
+  'a command and its handler; the service is the one that owns the handler''s schema; no handler: received outside; takes_set: one call for many messages';
 
-CREATE FUNCTION voiding.do_create_command(name text, handler regproc, service text) RETURNS void
+CREATE FUNCTION voiding.do_create_command(name text, handler regproc, service text, takes_set boolean) RETURNS void
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT voiding.register_handler('command', name, handler, service) $$;
-COMMENT ON FUNCTION voiding.do_create_command(text, regproc, text) IS 'internal';
+AS $$ SELECT voiding.register_handler('command', name, handler, service, takes_set) $$;
+COMMENT ON FUNCTION voiding.do_create_command(text, regproc, text, boolean) IS 'internal';
 
-CREATE FUNCTION voiding.subscribe(event_type text, handler regproc, service text DEFAULT NULL) RETURNS void
+CREATE FUNCTION voiding.subscribe(event_type text, handler regproc, service text DEFAULT NULL, takes_set boolean DEFAULT false) RETURNS void
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
-COMMENT ON FUNCTION voiding.subscribe(text, regproc, text) IS
-  'give events of this type to a function of a service; one handler a service and type';
+COMMENT ON FUNCTION voiding.subscribe(text, regproc, text, boolean) IS
+  'give events of this type to a function of a service; one handler a service and type; takes_set: one call for many events';
 
-CREATE FUNCTION voiding.do_subscribe(event_type text, handler regproc, service text) RETURNS void
+CREATE FUNCTION voiding.do_subscribe(event_type text, handler regproc, service text, takes_set boolean) RETURNS void
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT voiding.register_handler('event', event_type, handler, service) $$;
-COMMENT ON FUNCTION voiding.do_subscribe(text, regproc, text) IS 'internal';
+AS $$ SELECT voiding.register_handler('event', event_type, handler, service, takes_set) $$;
+COMMENT ON FUNCTION voiding.do_subscribe(text, regproc, text, boolean) IS 'internal';
 
 CREATE FUNCTION voiding.remove_handler(kind text, type text, service text) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp

@@ -141,7 +141,7 @@ put_back(VdMessage *m, const ErrorData *e)
 	const char *sqlstate = pstrdup(unpack_sql_state(e->sqlerrcode));
 
 	vd_check_snapshot();		/* it may have failed for what it could not see */
-	if (!vd_delete(VD_OUTBOX, &m->tid))
+	if (!m->kept && !vd_delete(VD_OUTBOX, &m->tid))
 		return;
 	count(m, FAILED);
 	m->attempts++;
@@ -162,6 +162,7 @@ put_back(VdMessage *m, const ErrorData *e)
 typedef struct Batch
 {
 	VdMessage **messages;
+	int		   *turn;			/* the how manieth for its key it is */
 	bool	   *skip;			/* something before it for its key has failed */
 	bool	   *gone;
 	int			n;
@@ -169,24 +170,42 @@ typedef struct Batch
 	bool		in_savepoint;	/* the caller of dispatch() is */
 } Batch;
 
-/* false: somebody has taken the message away meanwhile */
 static bool
-run_one(VdMessage *m, bool in_savepoint)
+same_key(const VdMessage *a, const VdMessage *b)
 {
-	if (!vd_delete(VD_OUTBOX, &m->tid))
-		return false;
-	vd_handler_run(m, in_savepoint);
-	CommandCounterIncrement();
-	return true;
+	return strcmp(a->aggregateid, b->aggregateid) == 0 &&
+		strcmp(a->destination, b->destination) == 0;
 }
 
 static void
 skip_behind(Batch *b, int failed)
 {
 	for (int i = failed + 1; i < b->n; i++)
-		if (strcmp(b->messages[i]->aggregateid, b->messages[failed]->aggregateid) == 0 &&
-			strcmp(b->messages[i]->destination, b->messages[failed]->destination) == 0)
+		if (same_key(b->messages[i], b->messages[failed]))
 			b->skip[i] = true;
+}
+
+/* false: somebody has taken the message away meanwhile */
+static bool
+take_out(Batch *b, int i)
+{
+	if (b->messages[i]->kept || vd_delete(VD_OUTBOX, &b->messages[i]->tid))
+		return true;
+	b->gone[i] = true;
+	skip_behind(b, i);			/* it may be back, before those behind it */
+	return false;
+}
+
+/* may messages i and i + 1 be given to one call of their handler? */
+static bool
+goes_with_next(Batch *b, int i)
+{
+	VdMessage  *m = b->messages[i];
+	VdMessage  *next = b->messages[i + 1];
+
+	return b->turn[i] == b->turn[i + 1] && strcmp(m->type, next->type) == 0 &&
+		strcmp(m->destination, next->destination) == 0 &&
+		vd_handler_takes_set(m->destination, m->type);
 }
 
 typedef struct Range			/* messages lo .. hi - 1 of a batch */
@@ -204,12 +223,20 @@ run_all(void *arg)
 
 	for (int i = r->lo; i < r->hi; i++)
 	{
+		VdMessage **set = palloc(sizeof(VdMessage *) * (r->hi - i));
+		int			n = 0;
+		bool		more = true;
+
 		CHECK_FOR_INTERRUPTS();
-		if (b->skip[i])
-			continue;
-		b->gone[i] = !run_one(b->messages[i], b->in_savepoint);
-		if (b->gone[i])			/* it may be back, before those behind it */
-			skip_behind(b, i);
+		for (int j = i; j < r->hi && more; i = j++)
+		{
+			if (!b->skip[j] && take_out(b, j))
+				set[n++] = b->messages[j];
+			more = j + 1 < r->hi && goes_with_next(b, j);
+		}
+		if (n > 0)
+			vd_handler_run(set, n, b->in_savepoint);
+		CommandCounterIncrement();
 	}
 }
 
@@ -255,6 +282,67 @@ run_range(Batch *b, int lo, int hi)
 	run_range(b, lo + (hi - lo) / 2, hi);
 }
 
+typedef struct Turn				/* a message and its place in a batch */
+{
+	VdMessage  *m;
+	int			n;				/* the how manieth for its key */
+	int			at;				/* where it stood */
+} Turn;
+
+static int
+compare_key(const VdMessage *a, const VdMessage *b)
+{
+	int			c = strcmp(a->destination, b->destination);
+
+	return c ? c : strcmp(a->aggregateid, b->aggregateid);
+}
+
+static int
+by_key(const void *a, const void *b)
+{
+	const Turn *x = a;
+	const Turn *y = b;
+	int			c = compare_key(x->m, y->m);
+
+	return c ? c : x->at - y->at;
+}
+
+static int
+by_turn(const void *a, const void *b)
+{
+	const Turn *x = a;
+	const Turn *y = b;
+	int			c = x->n - y->n;
+
+	if (c == 0)
+		c = strcmp(x->m->type, y->m->type);
+	return c ? c : compare_key(x->m, y->m);
+}
+
+/*
+ * Messages of different keys may run in any order: first the first one of each
+ * key, then the second. So those of one type come together, and locks are
+ * taken in the order of the keys.
+ */
+static void
+arrange(Batch *b, List *messages)
+{
+	Turn	   *turns = palloc(sizeof(Turn) * b->n);
+
+	for (int i = 0; i < b->n; i++)
+		turns[i] = (Turn) {list_nth(messages, i), 0, i};
+	qsort(turns, b->n, sizeof(Turn), by_key);
+	for (int i = 1; i < b->n; i++)
+		if (compare_key(turns[i].m, turns[i - 1].m) == 0)
+			turns[i].n = turns[i - 1].n + 1;
+	qsort(turns, b->n, sizeof(Turn), by_turn);
+	for (int i = 0; i < b->n; i++)
+	{
+		b->messages[i] = turns[i].m;
+		b->turn[i] = turns[i].n;
+	}
+}
+
 /*
  * Run messages, in a transaction that the caller has. Returns how many were
  * handled, put back or given up. Those that had to wait behind a failure are
@@ -264,16 +352,14 @@ int
 vd_run_batch(List *messages)
 {
 	Batch		b = {.n = list_length(messages),.in_savepoint = IsSubTransaction()};
-	ListCell   *lc;
-	int			i = 0;
 
 	b.messages = palloc(sizeof(VdMessage *) * b.n);
+	b.turn = palloc(sizeof(int) * b.n);
 	b.skip = palloc0(sizeof(bool) * b.n);
 	b.gone = palloc0(sizeof(bool) * b.n);
-	foreach(lc, messages)
-		b.messages[i++] = lfirst(lc);
+	arrange(&b, messages);
 	run_range(&b, 0, b.n);
-	for (i = 0; i < b.n; i++)
+	for (int i = 0; i < b.n; i++)
 		if (b.skip[i])
 			vd_queue_delay(b.messages[i], vd_now() + (vd_am_worker ? RETRY_LOCK : 0));
 	vd_wake_waiters(&vd_idle);
@@ -457,7 +543,7 @@ voiding_dispatch(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("batch_size must be at least 1")));
-	if (vd_current_message != NULL)
+	if (vd_current_message() != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("dispatch() cannot be called inside a handler"),

@@ -67,18 +67,20 @@ vd_event_check_type(const char *type)
 void
 vd_event_stamp(VdEvent *ev, const pg_uuid_t *from_row)
 {
+	const VdMessage *cause = vd_cause_of(from_row, ev->subject);
+
 	ev->event_id = vd_uuid_new();
-	ev->has_causation = vd_current_message != NULL;
-	if (ev->has_causation)
-		ev->causation = vd_current_message->id;
+	ev->has_causation = cause != NULL;
+	if (cause)
+		ev->causation = cause->id;
 	if (from_row)
 	{
 		ev->correlation = *from_row;
 		ev->inherited = !vd_uuid_equal(from_row, &vd_last_begun);
 	}
-	else if (vd_current_message)
+	else if (cause)
 	{
-		ev->correlation = vd_current_message->correlation;
+		ev->correlation = cause->correlation;
 		ev->inherited = true;
 	}
 	else
@@ -251,11 +253,11 @@ vd_engine_event(VdEvent *ev, const char *type, const char *subject, Jsonb *data,
 	ev->data = data;
 	ev->correlation = *correlation;
 	ev->inherited = true;
-	ev->has_causation = causation != NULL || vd_current_message != NULL;
+	ev->has_causation = causation != NULL || vd_current_message() != NULL;
 	if (causation)
 		ev->causation = *causation;
-	else if (vd_current_message)
-		ev->causation = vd_current_message->id;
+	else if (ev->has_causation)
+		ev->causation = vd_current_message()->id;
 }
 
 /* ---- emit ---- */
@@ -315,8 +317,8 @@ voiding_emit(PG_FUNCTION_ARGS)
 				 errmsg("the data of an event must be a JSON object")));
 	if (!PG_ARGISNULL(3))
 		ev.source = text_to_cstring(PG_GETARG_TEXT_PP(3));
-	else if (vd_current_message)
-		ev.source = vd_current_message->destination;
+	else if (vd_current_message())
+		ev.source = vd_current_message()->destination;
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

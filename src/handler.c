@@ -1,7 +1,8 @@
 /*
  * handler.c
  *	  Calls a handler: an SQL function of a service, its arguments taken by
- *	  name from the message, run as the function's owner.
+ *	  name from the message, run as the function's owner. One that takes a set
+ *	  gets arrays, an element for each message, and is called once for many.
  *
  * The role is switched in a way that the handler cannot undo, search_path is
  * the service's schema with temporary objects last, and settings that it
@@ -20,6 +21,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/inval.h"
@@ -41,7 +43,7 @@ typedef struct Argument
 	Oid			base;			/* the type below a domain */
 	FmgrInfo	in;				/* its input function */
 	Oid			ioparam;
-} Argument;
+} Argument;						/* of one that takes a set: of the elements */
 
 typedef struct Handler
 {
@@ -49,6 +51,7 @@ typedef struct Handler
 	char	   *type;
 	char	   *function;		/* signature; NULL: received outside */
 	bool		registered;
+	bool		takes_set;
 	bool		bound;			/* the rest is known */
 	FmgrInfo	fn;
 	Oid			owner;
@@ -59,7 +62,8 @@ typedef struct Handler
 	int			ndefaults;		/* the last n arguments have one */
 } Handler;
 
-const VdMessage *vd_current_message = NULL;
+static VdMessage **current = NULL;	/* what the handler that runs was given */
+static int	ncurrent = 0;
 Oid			vd_current_owner = InvalidOid;
 
 static MemoryContext cache = NULL;
@@ -107,7 +111,7 @@ read_handler(const char *service, const char *type)
 	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args("SELECT h.function, quote_ident(s.schema) || ', pg_temp'"
+		SPI_execute_with_args("SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set"
 							  "  FROM voiding.handler h JOIN voiding.service s ON s.name = h.service"
 							  " WHERE h.service = $1 AND h.type = $2",
 							  2, types, args, NULL, true, 1) != SPI_OK_SELECT)
@@ -116,8 +120,11 @@ read_handler(const char *service, const char *type)
 	if (h->registered && (v = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)))
 		h->function = MemoryContextStrdup(cache, v);
 	if (h->registered)
+	{
 		h->path = MemoryContextStrdup(cache, SPI_getvalue(SPI_tuptable->vals[0],
 														  SPI_tuptable->tupdesc, 2));
+		h->takes_set = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3) == 't';
+	}
 	SPI_finish();
 	PopActiveSnapshot();
 	vd_return(&saved);
@@ -157,13 +164,53 @@ vd_handler_is_here(const char *service, const char *type)
 	return !h->registered || h->function != NULL;
 }
 
+/* May messages of different keys be given to it at once? */
+bool
+vd_handler_takes_set(const char *service, const char *type)
+{
+	return find_handler(service, type)->takes_set;
+}
+
+/* ---- the messages that a handler has ---- */
+
+/* the one message that is being handled; of a set the first; NULL outside */
+const VdMessage *
+vd_current_message(void)
+{
+	return ncurrent > 0 ? current[0] : NULL;
+}
+
+/*
+ * The message that an event belongs to: of a set the one with its correlation
+ * (NULL: it has none), or else the one with its subject. NULL outside handlers.
+ */
+const VdMessage *
+vd_cause_of(const pg_uuid_t *correlation, const char *subject)
+{
+	if (ncurrent <= 1)
+		return vd_current_message();
+	for (int i = 0; correlation && i < ncurrent; i++)
+		if (vd_uuid_equal(&current[i]->correlation, correlation))
+			return current[i];
+	for (int i = 0; i < ncurrent; i++)
+		if (strcmp(current[i]->aggregateid, subject) == 0)
+			return current[i];
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot tell which of %d messages an event about \"%s\" belongs to",
+					ncurrent, subject),
+			 errhint("In a handler that takes a set an event has the subject of its message, or its correlation: '@correlation=column'.")));
+}
+
 /* ---- binding to the function ---- */
 
 static void
-bind_argument(Argument *a, char *name, Oid type)
+bind_argument(Argument *a, char *name, Oid type, bool takes_set)
 {
 	Oid			in;
 
+	if (takes_set)
+		type = get_base_element_type(type);
 	a->name = name;
 	a->type = type;
 	a->base = getBaseType(type);
@@ -182,7 +229,7 @@ bind_arguments(Handler *h, HeapTuple tup)
 	h->nargs = 0;
 	for (int i = 0; i < n && h->nargs < MAX_ARGS; i++)
 		if (modes == NULL || modes[i] == PROARGMODE_IN)
-			bind_argument(&h->args[h->nargs++], names ? names[i] : "", types[i]);
+			bind_argument(&h->args[h->nargs++], names ? names[i] : "", types[i], h->takes_set);
 }
 
 static void
@@ -288,6 +335,11 @@ default_value(Handler *h, int i, const VdMessage *m, bool *isnull)
 				 errmsg("message \"%s\" has no \"%s\", which its handler %s needs",
 						m->type, h->args[i].name, h->function),
 				 errhint("Give the argument a default, or send it: \"with\" of the command, a column of the event.")));
+	if (h->takes_set)
+	{
+		*isnull = true;
+		return (Datum) 0;
+	}
 	InitFunctionCallInfoData(*fcinfo, NULL, 2, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = ObjectIdGetDatum(h->fn.fn_oid);
 	fcinfo->args[1].value = Int32GetDatum(i + 1);
@@ -329,6 +381,25 @@ argument(Handler *h, int i, const VdMessage *m, bool *isnull)
 	return InputFunctionCall(&a->in, text, a->ioparam, -1);
 }
 
+/* argument i of a set: an array with an element for each message */
+static Datum
+array_argument(Handler *h, int i, VdMessage **messages, int n)
+{
+	Argument   *a = &h->args[i];
+	Datum	   *values = palloc(sizeof(Datum) * n);
+	bool	   *nulls = palloc(sizeof(bool) * n);
+	int			lower = 1;
+	int16		typlen;
+	bool		byval;
+	char		align;
+
+	get_typlenbyvalalign(a->type, &typlen, &byval, &align);
+	for (int k = 0; k < n; k++)
+		values[k] = argument(h, i, messages[k], &nulls[k]);
+	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, a->type,
+											  typlen, byval, align));
+}
+
 /* ---- calling ---- */
 
 /* a function that returns a set must be given a place for it; it is not looked at */
@@ -357,7 +428,7 @@ expect_set(FunctionCallInfo fcinfo, ReturnSetInfo *set, EState *estate)
  * the same name, planted by somebody who may create functions there.
  */
 static void
-call(Handler *h, const VdMessage *m)
+call(Handler *h, VdMessage **messages, int n)
 {
 	LOCAL_FCINFO(fcinfo, MAX_ARGS);
 	ReturnSetInfo set;
@@ -367,7 +438,9 @@ call(Handler *h, const VdMessage *m)
 	InitFunctionCallInfoData(*fcinfo, &h->fn, h->nargs, InvalidOid, NULL, NULL);
 	for (int i = 0; i < h->nargs; i++)
 	{
-		fcinfo->args[i].value = argument(h, i, m, &fcinfo->args[i].isnull);
+		fcinfo->args[i].isnull = false;
+		fcinfo->args[i].value = h->takes_set ? array_argument(h, i, messages, n)
+			: argument(h, i, messages[0], &fcinfo->args[i].isnull);
 		has_null |= fcinfo->args[i].isnull;
 	}
 	if (has_null && h->fn.fn_strict)
@@ -414,31 +487,33 @@ unlimit_time(void)
 }
 
 /*
- * Run the handler of a message. An error is the caller's to catch, in a
- * subtransaction; it leaves role and settings as they were.
+ * Run the handler of a message, or of n that go to one that takes a set. An
+ * error is the caller's to catch, in a subtransaction; it leaves role and
+ * settings as they were.
  */
 void
-vd_handler_run(const VdMessage *m, bool in_savepoint)
+vd_handler_run(VdMessage **messages, int n, bool in_savepoint)
 {
-	Handler    *h = find_handler(m->destination, m->type);
+	Handler    *h = find_handler(messages[0]->destination, messages[0]->type);
 	VdIdentity	saved;
 
 	bind(h);
 	vd_become(&saved, h->owner, h->path);
 	PG_TRY();
 	{
-		vd_current_message = m;
+		current = messages;
+		ncurrent = n;
 		vd_current_owner = h->owner;
 		limit_time();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		call(h, m);
+		call(h, messages, n);
 		PopActiveSnapshot();
 		vd_fire_handlers_triggers(in_savepoint);
 	}
 	PG_FINALLY();
 	{
 		unlimit_time();
-		vd_current_message = NULL;
+		ncurrent = 0;
 		vd_current_owner = InvalidOid;
 	}
 	PG_END_TRY();

@@ -281,5 +281,6 @@ voiding_hint(PG_FUNCTION_ARGS)
 {
 	vd_notify_add(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
 				  PG_GETARG_UUID_P(2));
+	vd_wake_buckets(PG_UINT64_MAX);
 	PG_RETURN_VOID();
 }

@@ -33,14 +33,13 @@
 #include "utils/xid8.h"
 
 #include "voiding.h"
+#include "queue.h"
 #include "shared.h"
 #include "worker.h"
 
 #define LOCK_OWNER	1
 #define LOCK_WORK	2
 #define PATIENCE	5			/* ms that a lock is waited for by who holds others */
-
-static uint64 written = 0;		/* buckets that this transaction has written to */
 
 /* the bucket of an ordering key: hashtext(key) modulo 64, as SQL computes it */
 int16
@@ -93,8 +92,9 @@ warn_unserved(void)
 				 errhint("SELECT voiding.start_workers(); or SET voiding.workers = 0 and call voiding.dispatch() yourself.")));
 }
 
-static void
-write_row(const VdMessage *m)
+/* Write a message as a row. */
+void
+vd_outbox_write(const VdMessage *m)
 {
 	Datum		v[Ob_natts];
 	bool		n[Ob_natts];
@@ -102,8 +102,7 @@ write_row(const VdMessage *m)
 	to_row(m, v, n);
 	vd_insert(VD_OUTBOX, v, n);
 	warn_unserved();
-	written |= UINT64CONST(1) << m->bucket;
-	vd_wake_workers();
+	vd_wake_buckets(UINT64CONST(1) << m->bucket);
 }
 
 /* Put a message into the outbox; fills in what the caller left open. */
@@ -117,7 +116,8 @@ vd_outbox_add(VdMessage *m)
 		m->created_at = vd_now();
 	if (m->available_at == 0)
 		m->available_at = m->created_at;
-	write_row(m);
+	if (!vd_queue_keep(m))
+		vd_outbox_write(m);
 	vd_notify_add(m->destination, m->type, &m->id);
 }
 
@@ -126,7 +126,7 @@ void
 vd_outbox_retry(VdMessage *m, TimestampTz when)
 {
 	m->available_at = when;
-	write_row(m);
+	vd_outbox_write(m);
 }
 
 /* The message has given up: keep it where people look. */
@@ -291,26 +291,6 @@ vd_outbox_own(int16 bucket)
 	LOCKTAG		owner = bucket_tag(bucket, LOCK_OWNER);
 
 	return LockAcquire(&owner, ExclusiveLock, true, true) != LOCKACQUIRE_NOT_AVAIL;
-}
-
-/* the buckets that this transaction has written to, as a bit mask */
-uint64
-vd_outbox_written(void)
-{
-	return written;
-}
-
-static void
-on_xact(XactEvent event, void *arg)
-{
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		written = 0;
-}
-
-void
-vd_outbox_init(void)
-{
-	RegisterXactCallback(on_xact, NULL);
 }
 
 static void

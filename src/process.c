@@ -15,12 +15,17 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
 #include "voiding.h"
+
+PG_FUNCTION_INFO_V1(voiding_process_for);
 
 #define START "(start)"
 
@@ -120,6 +125,44 @@ vd_process_finished(const pg_uuid_t *id, VdProcess *p)
 	p->type = NULL;
 	vd_scan(VD_FINISHED_PROCESS, VdIdx_primary, 1, &key, read_finished, p);
 	return p->type != NULL;
+}
+
+static bool
+read_active(TupleTableSlot *slot, void *arg)
+{
+	slot_getallattrs(slot);
+	from_row(arg, slot->tts_values, slot->tts_isnull, &slot->tts_tid);
+	return false;
+}
+
+/*
+ * voiding.process_for(process_type text, key text, OUT process_id uuid, OUT
+ * state text, OUT failed boolean, OUT data jsonb): the active process of this
+ * type and key, or nulls. By index, without a plan: what a service asks for
+ * each row must not depend on what the planner last knew of a table that is
+ * empty most of the time. Locks nothing.
+ */
+Datum
+voiding_process_for(PG_FUNCTION_ARGS)
+{
+	VdKey		keys[] = {{TEXTOID, PG_GETARG_DATUM(0)}, {TEXTOID, PG_GETARG_DATUM(1)}};
+	VdProcess	p = {.type = NULL};
+	TupleDesc	desc;
+	Datum		v[4] = {0};
+	bool		n[4] = {true, true, true, true};
+
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	vd_scan(VD_ACTIVE_PROCESS, VdIdx_key, 2, keys, read_active, &p);
+	if (p.type != NULL)
+	{
+		memset(n, false, sizeof(n));
+		v[0] = UUIDPGetDatum(&p.id);
+		v[1] = CStringGetTextDatum(p.state);
+		v[2] = BoolGetDatum(p.failed);
+		v[3] = JsonbPGetDatum(p.data);
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), v, n)));
 }
 
 /* ---- steps ---- */

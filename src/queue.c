@@ -29,38 +29,13 @@
 #include "voiding.h"
 #include "queue.h"
 
-#define MAX_WAITING		1000000 /* of a worker: 32 MB; more are read again later */
+#define MAX_WAITING		700000	/* of a worker: 34 MB; more are read again later */
 #define MIN_WAITING		4000	/* of a bucket, whatever the others hold */
 #define MAX_NEAR		1000	/* transactions below the last xmax, read as a range */
 
-typedef struct Waiting
-{
-	int64		seq;
-	TimestampTz available_at;
-	uint32		key;			/* hash of destination and aggregateid */
-	ItemPointerData tid;		/* of the row */
-	bool		taken;			/* runs in this transaction */
-	bool		ours;			/* was written by this transaction */
-} Waiting;
-
-typedef struct Bucket
-{
-	bool		owned;
-	bool		whole;			/* read it whole at the next look */
-	bool		partial;		/* there is more than is remembered */
-	Waiting    *waiting;		/* by seq */
-	int			n;
-	int			room;
-} Bucket;
-
-static Bucket buckets[VD_BUCKETS];
+VdBucket		vd_buckets[VD_BUCKETS];
 static int	remembered = 0;		/* messages of all buckets, at the last look */
 static MemoryContext memory = NULL;
-
-/* the last snapshot: what is below xmax and not in xip has been read */
-static uint64 last_xmax = 0;
-static uint64 *last_xip = NULL;
-static int	last_nxip = 0;
 
 static uint64
 full_xid(TransactionId xid, FullTransactionId next)
@@ -82,25 +57,23 @@ compare_u64(const void *a, const void *b)
 }
 
 static void
-remember_snapshot(Snapshot s)
+remember_snapshot(VdBucket *b, Snapshot s, FullTransactionId next)
 {
-	FullTransactionId next = ReadNextFullTransactionId();
-
-	if (last_xip)
-		pfree(last_xip);
-	last_xip = MemoryContextAlloc(memory, sizeof(uint64) * (s->xcnt + 1));
-	last_nxip = s->xcnt;
-	last_xmax = full_xid(s->xmax, next);
-	for (int i = 0; i < last_nxip; i++)
-		last_xip[i] = full_xid(s->xip[i], next);
-	qsort(last_xip, last_nxip, sizeof(uint64), compare_u64);
+	if (b->xip)
+		pfree(b->xip);
+	b->xip = MemoryContextAlloc(memory, sizeof(uint64) * (s->xcnt + 1));
+	b->nxip = s->xcnt;
+	b->xmax = full_xid(s->xmax, next);
+	for (int i = 0; i < b->nxip; i++)
+		b->xip[i] = full_xid(s->xip[i], next);
+	qsort(b->xip, b->nxip, sizeof(uint64), compare_u64);
 }
 
 static bool
-was_read(uint64 xid)
+was_read(const VdBucket *b, uint64 xid)
 {
-	return xid < last_xmax &&
-		bsearch(&xid, last_xip, last_nxip, sizeof(uint64), compare_u64) == NULL;
+	return xid < b->xmax &&
+		bsearch(&xid, b->xip, b->nxip, sizeof(uint64), compare_u64) == NULL;
 }
 
 /* ---- owning ---- */
@@ -113,12 +86,15 @@ void
 vd_queue_own(int worker, int workers)
 {
 	if (memory == NULL)
+	{
 		memory = AllocSetContextCreate(TopMemoryContext, "voiding queue", ALLOCSET_DEFAULT_SIZES);
+		vd_queue_keep_init();
+	}
 	for (int b = 0; b < VD_BUCKETS; b++)
-		if (b % workers == worker && !buckets[b].owned && vd_outbox_own(b))
+		if (b % workers == worker && !vd_buckets[b].owned && vd_outbox_own(b))
 		{
-			buckets[b].owned = true;
-			buckets[b].whole = true;
+			vd_buckets[b].owned = true;
+			vd_buckets[b].whole = true;
 		}
 }
 
@@ -126,9 +102,21 @@ bool
 vd_queue_owns_all(int worker, int workers)
 {
 	for (int b = worker; b < VD_BUCKETS; b += workers)
-		if (!buckets[b].owned)
+		if (!vd_buckets[b].owned)
 			return false;
 	return true;
+}
+
+/* the buckets that are owned, a bit each */
+uint64
+vd_queue_owned(void)
+{
+	uint64		mask = 0;
+
+	for (int b = 0; b < VD_BUCKETS; b++)
+		if (vd_buckets[b].owned)
+			mask |= UINT64CONST(1) << b;
+	return mask;
 }
 
 /* read everything again: other messages are received outside now */
@@ -137,8 +125,8 @@ vd_queue_forget(void)
 {
 	for (int b = 0; b < VD_BUCKETS; b++)
 	{
-		buckets[b].n = 0;
-		buckets[b].whole = buckets[b].owned;
+		vd_buckets[b].n = 0;
+		vd_buckets[b].whole = vd_buckets[b].owned;
 	}
 }
 
@@ -148,22 +136,22 @@ vd_queue_disown(void)
 {
 	for (int b = 0; b < VD_BUCKETS; b++)
 	{
-		buckets[b].n = 0;
-		buckets[b].owned = buckets[b].whole = false;
+		vd_buckets[b].n = 0;
+		vd_buckets[b].owned = vd_buckets[b].whole = false;
 	}
 }
 
 /* ---- reading ---- */
 
-static Waiting *
-new_waiting(Bucket *b)
+VdWaiting *
+vd_queue_new(VdBucket *b)
 {
 	if (b->n == b->room)
 	{
 		b->room = Max(64, b->room * 2);
 		b->waiting = b->waiting
-			? repalloc_huge(b->waiting, sizeof(Waiting) * b->room)
-			: MemoryContextAllocHuge(memory, sizeof(Waiting) * b->room);
+			? repalloc_huge(b->waiting, sizeof(VdWaiting) * b->room)
+			: MemoryContextAllocHuge(memory, sizeof(VdWaiting) * b->room);
 	}
 	return &b->waiting[b->n++];
 }
@@ -176,21 +164,21 @@ hash_text(Datum d)
 
 /* remember a row, unless it is received outside the database */
 static void
-add_row(Bucket *b, TupleTableSlot *slot, bool ours)
+add_row(VdBucket *b, TupleTableSlot *slot)
 {
 	Datum	   *v = slot->tts_values;
-	Waiting    *w;
+	VdWaiting    *w;
 
 	if (!vd_handler_is_here(TextDatumGetCString(v[Ob_destination]),
 							TextDatumGetCString(v[Ob_type])))
 		return;
-	w = new_waiting(b);
+	w = vd_queue_new(b);
 	w->seq = DatumGetInt64(v[Ob_seq]);
 	w->available_at = DatumGetTimestampTz(v[Ob_available_at]);
 	w->key = hash_combine(hash_text(v[Ob_aggregateid]), hash_text(v[Ob_destination]));
 	w->tid = slot->tts_tid;
 	w->taken = false;
-	w->ours = ours;
+	w->kept = NULL;
 }
 
 typedef struct Reader
@@ -207,9 +195,9 @@ typedef enum Which
 } Which;						/* which transactions' rows */
 
 static void
-read_rows(Reader *r, int16 number, Which which, uint64 xid, bool ours)
+read_rows(Reader *r, int16 number, Which which, uint64 xid)
 {
-	Bucket	   *b = &buckets[number];
+	VdBucket	   *b = &vd_buckets[number];
 	ScanKeyData key[2];
 	int			nkeys = which == ALL ? 1 : 2;
 	IndexScanDesc scan = vd_index_beginscan(r->rel, r->index, r->snapshot, nkeys);
@@ -224,39 +212,39 @@ read_rows(Reader *r, int16 number, Which which, uint64 xid, bool ours)
 	{
 		slot_getallattrs(r->slot);
 		if (which != SINCE ||
-			!was_read(U64FromFullTransactionId(DatumGetFullTransactionId(r->slot->tts_values[Ob_xid]))))
-			add_row(b, r->slot, ours);
+			!was_read(b, U64FromFullTransactionId(DatumGetFullTransactionId(r->slot->tts_values[Ob_xid]))))
+			add_row(b, r->slot);
 	}
 	index_endscan(scan);
 }
 
-static int
-by_seq(const void *a, const void *b)
+int
+vd_queue_by_seq(const void *a, const void *b)
 {
-	int64		x = ((const Waiting *) a)->seq;
-	int64		y = ((const Waiting *) b)->seq;
+	int64		x = ((const VdWaiting *) a)->seq;
+	int64		y = ((const VdWaiting *) b)->seq;
 
 	return x < y ? -1 : x > y;
 }
 
 /* where the range of a window begins: at the oldest of the recent transactions */
 static uint64
-window_start(void)
+window_start(const VdBucket *b)
 {
-	uint64		start = last_xmax;
+	uint64		start = b->xmax;
 
-	for (int i = last_nxip - 1; i >= 0 && last_xip[i] + MAX_NEAR >= last_xmax; i--)
-		start = last_xip[i];
+	for (int i = b->nxip - 1; i >= 0 && b->xip[i] + MAX_NEAR >= b->xmax; i--)
+		start = b->xip[i];
 	return start;
 }
 
 /* a bucket that is too long is cut, and read again when it has been emptied */
 static void
-sort_and_cut(Bucket *b, int others)
+sort_and_cut(VdBucket *b, int others)
 {
 	int			limit = Max(MIN_WAITING, MAX_WAITING - others);
 
-	qsort(b->waiting, b->n, sizeof(Waiting), by_seq);
+	qsort(b->waiting, b->n, sizeof(VdWaiting), vd_queue_by_seq);
 	if (b->n > limit)
 	{
 		b->n = limit;
@@ -266,7 +254,7 @@ sort_and_cut(Bucket *b, int others)
 
 /* do not keep the memory of a backlog that is over */
 static void
-release_memory(Bucket *b)
+release_memory(VdBucket *b)
 {
 	if (b->n > 0 || b->room <= MIN_WAITING)
 		return;
@@ -278,7 +266,7 @@ release_memory(Bucket *b)
 static void
 read_bucket(Reader *r, int16 number)
 {
-	Bucket	   *b = &buckets[number];
+	VdBucket	   *b = &vd_buckets[number];
 	int			had = b->n;
 	int			before = b->n;
 
@@ -288,15 +276,15 @@ read_bucket(Reader *r, int16 number)
 	{
 		b->n = before = 0;
 		b->whole = b->partial = false;
-		read_rows(r, number, ALL, 0, false);
+		read_rows(r, number, ALL, 0);
 	}
 	else if (!b->partial)
 	{
-		uint64		start = window_start();
+		uint64		start = window_start(b);
 
-		read_rows(r, number, SINCE, start, false);
-		for (int i = 0; i < last_nxip && last_xip[i] < start; i++)
-			read_rows(r, number, OF, last_xip[i], false);
+		read_rows(r, number, SINCE, start);
+		for (int i = 0; i < b->nxip && b->xip[i] < start; i++)
+			read_rows(r, number, OF, b->xip[i]);
 	}
 	remembered += b->n - had;
 	if (b->n > before)
@@ -323,59 +311,35 @@ close_reader(Reader *r)
 }
 
 /*
- * Read what is new in all buckets. Returns whether transactions were running
- * whose rows can come without anybody telling: look again soon.
+ * Read what is new in the buckets of a mask, and those that have to be read
+ * whole. Returns whether transactions were running whose rows can come without
+ * anybody telling: look everywhere again soon.
  */
 bool
-vd_queue_look(void)
+vd_queue_look(uint64 mask)
 {
+	FullTransactionId next;
 	Reader		r;
 	bool		running;
 
 	open_reader(&r);
 	remembered = 0;
 	for (int b = 0; b < VD_BUCKETS; b++)
-		remembered += buckets[b].n;
+		remembered += vd_buckets[b].n;
+	next = ReadNextFullTransactionId();
 	for (int b = 0; b < VD_BUCKETS; b++)
-		if (buckets[b].owned)
-			read_bucket(&r, b);
-	remember_snapshot(r.snapshot);
+	{
+		VdBucket	   *bucket = &vd_buckets[b];
+
+		if (!bucket->owned || !(bucket->whole || (bucket->partial && bucket->n == 0) ||
+								(mask & (UINT64CONST(1) << b))))
+			continue;
+		read_bucket(&r, b);
+		remember_snapshot(bucket, r.snapshot, next);
+	}
 	running = r.snapshot->xcnt > 0;
 	close_reader(&r);
 	return running;
-}
-
-static void
-drop_ours(Bucket *b)
-{
-	int			kept = 0;
-
-	for (int i = 0; i < b->n; i++)
-		if (!b->waiting[i].ours)
-			b->waiting[kept++] = b->waiting[i];
-	b->n = kept;
-}
-
-/* read what this transaction has written into buckets that are owned */
-void
-vd_queue_follow(void)
-{
-	uint64		mask = vd_outbox_written();
-	uint64		xid;
-	Reader		r;
-
-	if (mask == 0)
-		return;
-	xid = U64FromFullTransactionId(GetTopFullTransactionId());
-	open_reader(&r);
-	for (int b = 0; b < VD_BUCKETS; b++)
-		if (buckets[b].owned && (mask & (UINT64CONST(1) << b)))
-		{
-			drop_ours(&buckets[b]);
-			read_rows(&r, b, OF, xid, true);
-			qsort(buckets[b].waiting, buckets[b].n, sizeof(Waiting), by_seq);
-		}
-	close_reader(&r);
 }
 
 /* ---- taking ---- */
@@ -398,11 +362,13 @@ block(HTAB **blocked, uint32 key)
 
 /* the message itself; NULL: discarded meanwhile */
 static VdMessage *
-fetch(Reader *r, const Waiting *w)
+fetch(Reader *r, const VdWaiting *w)
 {
 	ItemPointerData tid = w->tid;
 	VdMessage  *m;
 
+	if (w->kept)
+		return w->kept;
 	if (!table_tuple_fetch_row_version(r->rel, &tid, r->snapshot, r->slot))
 		return NULL;
 	m = palloc(sizeof(VdMessage));
@@ -411,21 +377,22 @@ fetch(Reader *r, const Waiting *w)
 }
 
 static List *
-take_from(Reader *r, Bucket *b, int limit, TimestampTz now, TimestampTz *next_due)
+take_from(Reader *r, VdBucket *b, int limit, bool kept, TimestampTz now, TimestampTz *next_due)
 {
 	List	   *messages = NIL;
 	HTAB	   *blocked = NULL;
 
 	for (int i = 0; i < b->n && list_length(messages) < limit; i++)
 	{
-		Waiting    *w = &b->waiting[i];
+		VdWaiting    *w = &b->waiting[i];
 		VdMessage  *m;
 
 		if (w->taken || is_blocked(blocked, w->key))
 			continue;
-		if (w->available_at > now)
+		if (w->available_at > now || (kept && !w->kept))
 		{
-			*next_due = Min(*next_due, w->available_at);
+			if (w->available_at > now)
+				*next_due = Min(*next_due, w->available_at);
 			block(&blocked, w->key);
 			continue;
 		}
@@ -439,11 +406,12 @@ take_from(Reader *r, Bucket *b, int limit, TimestampTz now, TimestampTz *next_du
 }
 
 /*
- * Up to limit messages that may run now, in an order in which they may.
- * next_due: lowered to when the first of those that may not yet will.
+ * Up to limit messages that may run now, in an order in which they may; or only
+ * what was kept. next_due: lowered to when the first of those that may not yet
+ * will.
  */
 List *
-vd_queue_take(int limit, TimestampTz *next_due)
+vd_queue_take(int limit, bool kept, TimestampTz *next_due)
 {
 	static int	first = 0;
 	List	   *messages = NIL;
@@ -454,11 +422,12 @@ vd_queue_take(int limit, TimestampTz *next_due)
 	open_reader(&r);
 	for (int i = 0; i < VD_BUCKETS && list_length(messages) < limit; i++)
 	{
-		Bucket	   *b = &buckets[(begin + i) % VD_BUCKETS];
+		VdBucket	   *b = &vd_buckets[(begin + i) % VD_BUCKETS];
 
-		if (b->n > 0)
+		if (b->n > 0 && (!kept || b->has_kept))
 			messages = list_concat(messages,
-								   take_from(&r, b, limit - list_length(messages), now, next_due));
+								   take_from(&r, b, limit - list_length(messages), kept, now,
+											 next_due));
 	}
 	close_reader(&r);
 	return messages;
@@ -473,9 +442,9 @@ vd_queue_pick(bool (*wanted) (int64 seq))
 
 	open_reader(&r);
 	for (int b = 0; b < VD_BUCKETS; b++)
-		for (int i = 0; i < buckets[b].n; i++)
+		for (int i = 0; i < vd_buckets[b].n; i++)
 		{
-			Waiting    *w = &buckets[b].waiting[i];
+			VdWaiting    *w = &vd_buckets[b].waiting[i];
 			VdMessage  *m = wanted(w->seq) ? fetch(&r, w) : NULL;
 
 			if (m != NULL)
@@ -489,9 +458,9 @@ vd_queue_pick(bool (*wanted) (int64 seq))
 void
 vd_queue_delay(const VdMessage *m, TimestampTz when)
 {
-	Bucket	   *b = &buckets[m->bucket];
-	Waiting		key = {.seq = m->seq};
-	Waiting    *w = b->n == 0 ? NULL : bsearch(&key, b->waiting, b->n, sizeof(Waiting), by_seq);
+	VdBucket	   *b = &vd_buckets[m->bucket];
+	VdWaiting		key = {.seq = m->seq};
+	VdWaiting    *w = b->n == 0 ? NULL : bsearch(&key, b->waiting, b->n, sizeof(VdWaiting), vd_queue_by_seq);
 
 	if (w != NULL)
 	{
@@ -501,26 +470,26 @@ vd_queue_delay(const VdMessage *m, TimestampTz when)
 }
 
 /*
- * The transaction is over. What was taken is gone (or comes again as a new
+ * The transaction is committed. What was taken is gone (or comes again as a new
  * row); what it wrote itself is read as everything else, by the next look.
  */
 void
-vd_queue_end(bool committed)
+vd_queue_end(void)
 {
 	for (int n = 0; n < VD_BUCKETS; n++)
 	{
-		Bucket	   *b = &buckets[n];
+		VdBucket	   *b = &vd_buckets[n];
 		int			kept = 0;
 
 		for (int i = 0; i < b->n; i++)
 		{
-			Waiting    *w = &b->waiting[i];
+			VdWaiting    *w = &b->waiting[i];
 
-			if (w->ours || (committed && w->taken))
+			if (w->kept || w->taken)
 				continue;
-			w->taken = false;
 			b->waiting[kept++] = *w;
 		}
 		b->n = kept;
+		b->has_kept = false;
 	}
 }

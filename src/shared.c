@@ -21,6 +21,7 @@ init_database(VdDatabase *db)
 {
 	pg_atomic_init_u32(&db->dboid, 0);
 	pg_atomic_init_u64(&db->generation, 1);
+	pg_atomic_init_u64(&db->written, 0);
 	pg_atomic_init_u64(&db->timer_due, 0);
 	pg_atomic_init_u32(&db->parked, 1);
 	pg_atomic_init_u32(&db->hints_lost, 0);
@@ -152,9 +153,9 @@ find_or_take(Oid dboid)
 }
 
 /*
- * The entry of a database that is to have workers. When none is free, one is
- * taken from a database that has none: it may be gone, and loses no more than
- * its counters.
+ * The entry of a database, NULL if there is none. When none is free, one is
+ * taken from a database that has no workers: it may be gone, and loses no more
+ * than its counters.
  */
 VdDatabase *
 vd_claim_database(Oid dboid)
@@ -179,7 +180,7 @@ vd_my_database(void)
 	static VdDatabase *mine = NULL;
 
 	if (mine == NULL || pg_atomic_read_u32(&mine->dboid) != MyDatabaseId)
-		mine = find_or_take(MyDatabaseId);
+		mine = vd_claim_database(MyDatabaseId);
 	return mine;
 }
 

@@ -31,6 +31,7 @@ static int	me = 0;				/* number of this worker */
 static int64 *suspects = NULL;	/* seqs, in order */
 static int	nsuspects = 0;
 static bool uncounted = false;
+static bool alone_now = false;	/* the batch that runs may hold the last one */
 
 static char *
 note_path(int worker)
@@ -167,6 +168,13 @@ vd_suspects_count(void)
 	qsort(suspects, nsuspects, sizeof(int64), compare);
 }
 
+/* Are there any that have not run alone? The one that does just now counts. */
+bool
+vd_suspects_left(void)
+{
+	return nsuspects > 0 || alone_now;
+}
+
 /* the first of a batch that has the key of m, or m itself */
 static VdMessage *
 first_of_its_key(List *messages, VdMessage *m)
@@ -194,6 +202,7 @@ vd_suspects_alone(List *messages)
 	VdMessage  *alone = NULL;
 	ListCell   *lc;
 
+	alone_now = nsuspects > 0;
 	if (nsuspects == 0)
 		return messages;
 	if (messages == NIL)

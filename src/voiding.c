@@ -143,7 +143,6 @@ _PG_init(void)
 	vd_guard_init();
 	vd_notify_init();
 	vd_wake_init();
-	vd_outbox_init();
 	if (process_shared_preload_libraries_in_progress)
 	{
 		previous_shmem_request = shmem_request_hook;

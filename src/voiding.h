@@ -191,6 +191,7 @@ typedef struct VdMessage
 	char	   *sent_in;
 	char	   *error;
 	ItemPointerData tid;
+	bool		kept;			/* in memory: it has no row */
 } VdMessage;
 
 /* ---- definition.c ---- */
@@ -379,9 +380,8 @@ extern void vd_outbox_add(VdMessage *m);
 extern void vd_outbox_read(TupleTableSlot *slot, VdMessage *m);
 extern void vd_outbox_dead(VdMessage *m, const char *sqlstate);
 extern List *vd_outbox_take(const char *service, int limit);
-extern void vd_outbox_init(void);
 extern bool vd_outbox_own(int16 bucket);
-extern uint64 vd_outbox_written(void);
+extern void vd_outbox_write(const VdMessage *m);
 extern void vd_outbox_retry(VdMessage *m, TimestampTz when);
 
 /* ---- notify.c ---- */
@@ -402,10 +402,12 @@ extern bool vd_am_worker;
 extern void vd_check_snapshot(void);
 
 /* ---- handler.c ---- */
-extern const VdMessage *vd_current_message;	/* NULL outside handlers */
+extern const VdMessage *vd_current_message(void);
+extern const VdMessage *vd_cause_of(const pg_uuid_t *correlation, const char *subject);
 extern Oid	vd_current_owner;	/* of the handler that runs, or InvalidOid */
 extern bool vd_handler_is_here(const char *service, const char *type);
-extern void vd_handler_run(const VdMessage *m, bool in_savepoint);
+extern bool vd_handler_takes_set(const char *service, const char *type);
+extern void vd_handler_run(VdMessage **messages, int n, bool in_savepoint);
 
 /* ---- guard.c ---- */
 extern void vd_guard_init(void);

@@ -38,7 +38,7 @@ PG_FUNCTION_INFO_V1(voiding_await);
 static void
 refuse_in_writer(const char *name)
 {
-	if (vd_current_message != NULL)
+	if (vd_current_message() != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_VD_BAD_WAIT),
 				 errmsg("%s() cannot be called inside a handler", name)));

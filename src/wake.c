@@ -22,6 +22,7 @@ PG_FUNCTION_INFO_V1(voiding_wake_timer);
 const pg_uuid_t vd_idle = {{0}};
 
 static bool work_left = false;	/* in this transaction */
+static uint64 written = 0;
 static bool parked = false;
 static bool definitions = false;
 static int64 timer_due = VD_NEVER;
@@ -41,7 +42,15 @@ vd_waiters_of(const pg_uuid_t *id)
 	return s ? &s->waiters[waiter_number(id)] : NULL;
 }
 
-/* a message was queued, or something else that a worker must see */
+/* messages were queued in these buckets */
+void
+vd_wake_buckets(uint64 mask)
+{
+	written |= mask;
+	vd_wake_workers();
+}
+
+/* there is something that a worker must see */
 void
 vd_wake_workers(void)
 {
@@ -113,6 +122,8 @@ wake_database(void)
 		lower(&db->timer_due, timer_due);
 	if (parked)
 		pg_atomic_write_u32(&db->parked, 1);
+	if (written)
+		pg_atomic_fetch_or_u64(&db->written, written);
 	pg_atomic_fetch_add_u64(&db->generation, 1);
 	for (int i = 0; i < VD_MAX_WORKERS; i++)
 		vd_wake_process(&db->worker[i]);
@@ -152,6 +163,7 @@ on_xact(XactEvent event, void *arg)
 			tell_waiters();
 	}
 	work_left = parked = definitions = false;
+	written = 0;
 	timer_due = VD_NEVER;
 	memset(told, 0, sizeof(told));
 }

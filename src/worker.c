@@ -43,6 +43,7 @@
 #define PARK_EVERY	200			/* ms between sweeps while parked events are new */
 #define MAX_ROUNDS	8			/* of follow-ups in one transaction */
 #define LOCKED		200			/* ms until deadlines of locked processes are tried again */
+#define AFTER_ERROR	1000		/* ms */
 #define CHECK_EVERY	1000		/* ms; is this worker wanted? */
 
 bool		vd_am_worker = false;
@@ -173,22 +174,27 @@ static int
 run_messages(int limit, TimestampTz *next_due)
 {
 	int			done = 0;
+	List	   *ran = NIL;
 
-	for (int round = 0; round < (vd_slow_down > 0 ? 1 : MAX_ROUNDS); round++)
+	for (int round = 0; round < MAX_ROUNDS; round++)
 	{
-		List	   *messages = vd_queue_take(limit, next_due);
-		int			taken = list_length(messages);
+		List	   *messages = vd_suspects_alone(vd_queue_take(limit, round > 0, next_due));
 
-		messages = vd_suspects_alone(messages);
 		if (messages == NIL)
 			break;
 		slow_down();
-		vd_note_running(messages);
+		ran = list_concat(ran, messages);
+		vd_note_running(ran);
+		if (vd_suspects_left() || vd_slow_down > 0)
+		{
+			done += vd_run_batch(messages);
+			break;				/* each commits by itself */
+		}
+		if (round == 0)
+			vd_queue_keeping(true);
 		done += vd_run_batch(messages);
-		if (list_length(messages) < taken)
-			break;				/* a suspect: commit that it was none */
-		vd_queue_follow();
 	}
+	vd_queue_write_kept();
 	return done;
 }
 
@@ -270,11 +276,29 @@ typedef struct Look
 {
 	uint64		generation;		/* of the database, when we looked last */
 	uint64		definitions;
-	bool		running;		/* transactions were in progress then */
-	int			soon;			/* ms until the next look for their sake */
+	TimestampTz everywhere_at;	/* when to look also where nobody has told us to */
+	int			soon;			/* ms until then, while transactions are in progress */
 	TimestampTz next_due;		/* of messages that wait */
 	int			limit;			/* messages to a batch */
 } Look;
+
+/* COMMIT PREPARED tells nobody: look soon while transactions are in progress */
+static void
+look_everywhere(Look *l)
+{
+	int			ms = Min(vd_look_every, 2 * CHECK_EVERY);
+
+	if (db)
+		(void) pg_atomic_fetch_and_u64(&db->written, ~vd_queue_owned());
+	if (vd_queue_look(PG_UINT64_MAX))
+	{
+		l->soon = Min(Max(l->soon * 2, SOON_FIRST), SOON_LAST);
+		ms = Min(ms, l->soon);
+	}
+	else
+		l->soon = 0;
+	l->everywhere_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+}
 
 static void
 look(Look *l)
@@ -289,7 +313,10 @@ look(Look *l)
 	vd_queue_own(me.index, me.workers);
 	if (db)
 		l->generation = pg_atomic_read_u64(&db->generation);
-	l->running = vd_queue_look();
+	if (db && l->everywhere_at > GetCurrentTimestamp())
+		(void) vd_queue_look(pg_atomic_fetch_and_u64(&db->written, ~vd_queue_owned()));
+	else
+		look_everywhere(l);
 }
 
 /* one transaction; how much was done */
@@ -305,7 +332,7 @@ turn(Look *l)
 		look(l);
 		vd_suspects_count();
 		end();
-		vd_queue_end(true);
+		vd_queue_end();
 	}
 	due = run_due();
 	l->next_due = VD_NEVER;
@@ -313,7 +340,7 @@ turn(Look *l)
 	look(l);
 	done = run_messages(vd_slow_down > 0 ? 1 : l->limit, &l->next_due);
 	end();
-	vd_queue_end(true);
+	vd_queue_end();
 	if (done > 0)
 	{
 		vd_note_running(NIL);
@@ -332,6 +359,7 @@ recover(Look *l)
 	EmitErrorReport();
 	AbortCurrentTransaction();
 	FlushErrorState();
+	vd_queue_keeping(false);
 	vd_queue_disown();
 	pgstat_report_activity(STATE_IDLE, NULL);
 	l->limit = Max(1, l->limit / 2);
@@ -347,23 +375,17 @@ until(TimestampTz when)
 }
 
 static void
-rest(Look *l, long at_most)
+rest(Look *l, bool failed)
 {
-	long		ms = Min(Min(vd_look_every, at_most), 2 * CHECK_EVERY);
+	long		ms = failed ? AFTER_ERROR
+		: TimestampDifferenceMilliseconds(GetCurrentTimestamp(), l->everywhere_at);
 
 	if (!vd_queue_owns_all(me.index, me.workers) || db == NULL)
 		ms = Min(ms, 100);
-	if (l->running)
-	{
-		l->soon = Min(Max(l->soon * 2, SOON_FIRST), SOON_LAST);
-		ms = Min(ms, l->soon);
-	}
-	else
-		l->soon = 0;
 	if (parked_open && me.index == 0)
 		ms = Min(ms, PARK_EVERY);
 	ms = Min(ms, Min(until(l->next_due), me.index == 0 ? until(next_timer) : ms));
-	if (db && pg_atomic_read_u64(&db->generation) != l->generation)
+	if (!failed && db && pg_atomic_read_u64(&db->generation) != l->generation)
 		return;
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
 					 PG_WAIT_EXTENSION);
@@ -427,7 +449,7 @@ work(void)
 		}
 		PG_END_TRY();
 		if (done == 0)
-			rest(&l, failed ? 1000 : vd_look_every);
+			rest(&l, failed);
 	}
 }
 

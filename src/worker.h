@@ -27,6 +27,7 @@ extern void vd_suspects_read(int worker, int workers);
 extern bool vd_suspects_uncounted(void);
 extern void vd_suspects_count(void);
 extern List *vd_suspects_alone(List *messages);
+extern bool vd_suspects_left(void);
 extern void vd_note_running(List *messages);
 
 #endif							/* VOIDING_WORKER_H */

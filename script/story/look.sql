@@ -68,6 +68,11 @@ BEGIN
   RETURN NEXT line;
 END $$;
 
+CREATE FUNCTION demo.to_whom(kind text, type text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT coalesce(' -> message to ' || string_agg(h.service, ', ' ORDER BY h.service), '')
+    FROM voiding.handler h WHERE h.kind = to_whom.kind AND h.type = to_whom.type
+$$;
+
 -- what the last step brought about, and a new mark
 CREATE FUNCTION demo.told() RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
@@ -83,17 +88,14 @@ BEGIN
     END IF;
     RETURN QUERY SELECT * FROM demo.wrapped('  new', demo.columns(r.new_row, r.old_row));
   END LOOP;
-  FOR r IN SELECT e.type, e.source, e.position, s.step,
-                  (SELECT string_agg(h.service, ', ') FROM voiding.handler h WHERE h.kind = 'event' AND h.type = e.type) AS subscribers
+  FOR r IN SELECT e.type, e.source, e.position, s.step
              FROM voiding.event e LEFT JOIN LATERAL jsonb_array_elements(e.steps) s(step) ON true
             WHERE e.position > m.position ORDER BY e.position LOOP
-    RETURN QUERY SELECT * FROM demo.wrapped('event', r.type || ' of ' || r.source
-                                                     || coalesce(' -> message to ' || r.subscribers, ''));
+    RETURN QUERY SELECT * FROM demo.wrapped('event', r.type || ' of ' || r.source || demo.to_whom('event', r.type));
     IF r.step ->> 'from' IS DISTINCT FROM r.step ->> 'to' THEN
       RETURN QUERY SELECT * FROM demo.wrapped('process', coalesce((r.step ->> 'from') || ' -> ', 'begins: ') || (r.step ->> 'to'));
     END IF;
-    RETURN QUERY SELECT w.* FROM jsonb_array_elements_text(r.step -> 'send') c
-                   JOIN voiding.handler h ON h.kind = 'command' AND h.type = c, demo.wrapped('command', c || ' -> message to ' || h.service) w;
+    RETURN QUERY SELECT w.* FROM jsonb_array_elements_text(r.step -> 'send') c, demo.wrapped('command', c || demo.to_whom('command', c)) w;
   END LOOP;
   RETURN QUERY SELECT w.* FROM voiding.task t, demo.wrapped('task', t.type || ', for a person') w WHERE t.created_at > m.told;
   IF NOT EXISTS (SELECT FROM demo.row_change c WHERE c.id > m.row_change) THEN

@@ -21,9 +21,10 @@ INSERT INTO wanted VALUES
   -- services
   ('voiding', 'create_service', 'name text, owner regrole DEFAULT NULL::regrole, schema regnamespace DEFAULT NULL::regnamespace', 'void'),
   ('voiding', 'drop_service', 'name text', 'void'),
-  ('voiding', 'create_command', 'name text, handler regproc DEFAULT NULL::regproc, service text DEFAULT NULL::text', 'void'),
+  ('voiding', 'create_command', 'name text, handler regproc DEFAULT NULL::regproc, service text DEFAULT NULL::text, takes_set boolean DEFAULT false', 'void'),
   ('voiding', 'drop_command', 'name text', 'void'),
-  ('voiding', 'subscribe', 'event_type text, handler regproc, service text DEFAULT NULL::text', 'void'),
+  ('voiding', 'subscribe', 'event_type text, handler regproc, service text DEFAULT NULL::text, takes_set boolean DEFAULT false', 'void'),
+  ('voiding', 'process_for', 'process_type text, key text, OUT process_id uuid, OUT state text, OUT failed boolean, OUT data jsonb', 'record'),
   ('voiding', 'unsubscribe', 'event_type text, service text', 'void'),
   ('voiding', 'create_document_voiding', $$billing name DEFAULT 'billing'::name, reports name DEFAULT 'reports'::name$$, 'void'),
   -- events

@@ -1,6 +1,6 @@
-# What README.md shows is what happens: the psql sessions in it, the first of
-# them after the line with "five minutes", are run in a fresh database, one
-# after the other, and compared.
+# What README.md and the pages of doc/ show is what happens: the psql sessions in
+# each of them are run in a fresh database, one after the other, and compared.
+# README.md has one right after the line with "five minutes".
 #
 # A session is a fenced block marked psql: "=# " begins an input, "-# " goes on
 # with it, what follows up to the next "=# " is what psql prints. "..." stands
@@ -113,38 +113,46 @@ unlike("a 1\n", pattern("a 2\n"), 'another line');
 like("a\nb\nc\nd\n", pattern("a\n...\nd\n"), 'lines left out');
 is(scalar(blocks("five minutes\n```psql\n=# a\n```\n```sql\nb\n```\n```psql\n=# c\n```\n")), 2, 'blocks are found');
 
-# ---- README.md ----
+# ---- README.md, and the manual: each page in a database of its own ----
 
-my $node = new_node('main');
-$node->safe_psql('postgres', 'CREATE DATABASE readme TEMPLATE template0');
-my $readme = -e "$ENV{VOIDING_ROOT}/README.md" ? slurp_file("$ENV{VOIDING_ROOT}/README.md") : '';
-my @blocks = blocks($readme);
-my @steps = map { steps($_->[0], $_->[1]) } @blocks;
+my $node = new_node('main', max_worker_processes => 20);
 
-ok(scalar(grep { $_->[2] } @blocks), 'README.md has a block marked psql after "five minutes"');
-ok(@blocks && $blocks[0][2], 'and it is the first one');
-cmp_ok(scalar(@steps), '>=', 6, 'that does something');
-
-my $input = '\set VERBOSITY default' . "\n\\pset pager off\n\\encoding UTF8\n";
-$input .= "$steps[$_][1]\n\\echo '$mark$_'\n" for 0 .. $#steps;
-# both streams into one file, as on a screen
-my $dir = PostgreSQL::Test::Utils::tempdir();
-append_to_file("$dir/in.sql", $input);
-IPC::Run::run([ 'sh', '-c', 'exec psql -X -d "$0" <"$1" >"$2" 2>&1', $node->connstr('readme'), "$dir/in.sql", "$dir/out" ]);
-my $output = slurp_file("$dir/out");
-$output =~ s/\A.*?Pager usage is off\.\n//s;
-for my $i (0 .. $#steps)
+sub page_is_true
 {
-  my ($line, $text, $expected) = @{ $steps[$i] };
-  my $got = $output =~ s/\A(.*?)^\Q$mark$i\E\n//ms ? $1 : "(psql has ended)\n";
-  my ($title) = split /\n/, $text;
-  my $match = join('', map { "$_\n" } plain($got)) =~ pattern($expected);
+  my ($page, $db) = @_;
+  my @steps = map { steps($_->[0], $_->[1]) } blocks(slurp_file("$ENV{VOIDING_ROOT}/$page"));
+  my $input = '\set VERBOSITY default' . "\n\\pset pager off\n\\encoding UTF8\n";
 
-  ok($match, "README.md, line $line: $title") || diag("printed:\n$got\nREADME.md:\n$expected");
+  $node->safe_psql('postgres', "CREATE DATABASE $db TEMPLATE template0");
+  $input .= "$steps[$_][1]\n\\echo '$mark$_'\n" for 0 .. $#steps;
+  # both streams into one file, as on a screen
+  my $dir = PostgreSQL::Test::Utils::tempdir();
+  append_to_file("$dir/in.sql", $input);
+  IPC::Run::run([ 'sh', '-c', 'exec psql -X -d "$0" <"$1" >"$2" 2>&1', $node->connstr($db), "$dir/in.sql", "$dir/out" ]);
+  my $output = slurp_file("$dir/out");
+  $output =~ s/\A.*?Pager usage is off\.\n//s;
+  for my $i (0 .. $#steps)
+  {
+    my ($line, $text, $expected) = @{ $steps[$i] };
+    my $got = $output =~ s/\A(.*?)^\Q$mark$i\E\n//ms ? $1 : "(psql has ended)\n";
+    my ($title) = split /\n/, $text;
+    my $match = join('', map { "$_\n" } plain($got)) =~ pattern($expected);
+
+    ok($match, "$page, line $line: $title") || diag("printed:\n$got\n$page:\n$expected");
+  }
+  is(row($node, $db, q{SELECT count(*) FROM pg_extension WHERE extname = 'voiding'}), '1', "$page: the extension is there");
+  return scalar @steps;
 }
 
-my $installed = row($node, 'readme', q{SELECT count(*) FROM pg_extension WHERE extname = 'voiding'});
-is($installed, '1', 'the extension is there');
-invariants_hold($node, 'readme', 'after the README') if $installed;
+my @first = blocks(slurp_file("$ENV{VOIDING_ROOT}/README.md"));
+ok(@first && $first[0][2], 'the first block marked psql of README.md stands after "five minutes"');
+cmp_ok(page_is_true('README.md', 'readme'), '>=', 6, 'README.md does something');
+invariants_hold($node, 'readme', 'after the README');
+my $n = 0;
+for my $page (sort glob "$ENV{VOIDING_ROOT}/doc/*.md")
+{
+  next unless slurp_file($page) =~ /^```psql/m;
+  page_is_true($page =~ s{.*/doc/}{doc/}r, 'page' . $n++);
+}
 $node->stop;
 done_testing();
