@@ -94,7 +94,7 @@ add_column(Capture *c, Relation rel, const char *name, const char *column)
 static void
 capture_argument(Capture *c, Relation rel, const char *arg)
 {
-	char	   *equals = strchr(arg, '=');
+	const char *equals = strchr(arg, '=');
 
 	if (strncmp(arg, "@subject=", 9) == 0)
 		c->subject = column_number(rel, arg + 9);
