@@ -42,7 +42,7 @@ installcheck: test/out/expected test/out/isolation/expected
 test/out/expected test/out/isolation/expected:
 	mkdir -p $(dir $@) && ln -sfn $(CURDIR)/expected $@
 
-.PHONY: test demo lint check-asan dist help
+.PHONY: test demo bench lint check-asan dist help
 
 test:
 	script/setup
@@ -51,6 +51,10 @@ test:
 demo:
 	script/setup
 	script/unprivileged script/demo
+
+bench:
+	@script/setup
+	@script/unprivileged script/bench
 
 lint:
 	script/lint
@@ -70,6 +74,7 @@ help:
 #H make installcheck regression and isolation tests against a running server
 #H make test         install what is missing, build, run every suite in private instances
 #H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv, DEMO_EVERY=SECONDS, SLOW_DOWN=1
+#H make bench        voiding beside the same process by hand, with fsync; BENCH_QUICK=1: two minutes
 #H make lint         style and duplicate checks
 #H make check-asan   the suites under AddressSanitizer
 #H make dist         a source archive
