@@ -464,7 +464,7 @@ vd_queue_take(int limit, TimestampTz *next_due)
 	return messages;
 }
 
-/* those that are wanted, due or not */
+/* those that are wanted, due or not, to be written anew: their rows here are no more */
 List *
 vd_queue_pick(bool (*wanted) (int64 seq))
 {
@@ -478,8 +478,10 @@ vd_queue_pick(bool (*wanted) (int64 seq))
 			Waiting    *w = &buckets[b].waiting[i];
 			VdMessage  *m = wanted(w->seq) ? fetch(&r, w) : NULL;
 
-			if (m != NULL)
-				messages = lappend(messages, m);
+			if (m == NULL)
+				continue;
+			w->taken = true;
+			messages = lappend(messages, m);
 		}
 	close_reader(&r);
 	return messages;
