@@ -453,6 +453,7 @@ voiding_worker_main(Datum arg)
 {
 	memcpy(&me, MyBgworkerEntry->bgw_extra, sizeof(me));
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGQUIT, vd_note_innocent);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(me.dboid, InvalidOid, 0);

@@ -28,5 +28,6 @@ extern bool vd_suspects_uncounted(void);
 extern void vd_suspects_count(void);
 extern List *vd_suspects_alone(List *messages);
 extern void vd_note_running(List *messages);
+extern void vd_note_innocent(SIGNAL_ARGS);
 
 #endif							/* VOIDING_WORKER_H */
