@@ -28,9 +28,12 @@
 
 #include "voiding.h"
 #include "queue.h"
+#include "shared.h"
 
 #define MAX_WAITING		1000000 /* of a worker: 32 MB; more are read again later */
 #define MIN_WAITING		4000	/* of a bucket, whatever the others hold */
+#define LOST_FIRST		(INT64CONST(30) * 1000) /* us until a lock is tried for again; doubling */
+#define LOST_DOUBLES	6
 #define MAX_NEAR		1000	/* transactions below the last xmax, read as a range */
 
 typedef struct Waiting
@@ -41,6 +44,7 @@ typedef struct Waiting
 	ItemPointerData tid;		/* of the row */
 	bool		taken;			/* runs in this transaction */
 	bool		ours;			/* was written by this transaction */
+	uint8		lost;			/* how often it could not have a lock, though alone */
 } Waiting;
 
 typedef struct Bucket
@@ -55,6 +59,7 @@ typedef struct Bucket
 
 static Bucket buckets[VD_BUCKETS];
 static int	remembered = 0;		/* messages of all buckets, at the last look */
+static TimestampTz lost_due = PG_INT64_MAX; /* when one that could not have a lock is tried again */
 static MemoryContext memory = NULL;
 
 /* the last snapshot: what is below xmax and not in xip has been read */
@@ -191,6 +196,7 @@ add_row(Bucket *b, TupleTableSlot *slot, bool ours)
 	w->tid = slot->tts_tid;
 	w->taken = false;
 	w->ours = ours;
+	w->lost = 0;
 }
 
 typedef struct Reader
@@ -423,7 +429,7 @@ take_from(Reader *r, Bucket *b, int limit, TimestampTz now, TimestampTz *next_du
 
 		if (w->taken || is_blocked(blocked, w->key))
 			continue;
-		if (w->available_at > now)
+		if (w->available_at > now || w->lost > 0)
 		{
 			*next_due = Min(*next_due, w->available_at);
 			block(&blocked, w->key);
@@ -438,20 +444,68 @@ take_from(Reader *r, Bucket *b, int limit, TimestampTz now, TimestampTz *next_du
 	return messages;
 }
 
+/* is this one, of those that wait for its key, the first? */
+static bool
+is_first(Bucket *b, Waiting *w)
+{
+	for (Waiting *x = b->waiting; x < w; x++)
+		if (x->key == w->key && !x->taken)
+			return false;
+	return true;
+}
+
+/*
+ * One of those that could not have a lock, when its time has come; NIL: none.
+ * Looks through everything, but seldom.
+ */
+static List *
+take_lost(Reader *r, TimestampTz now)
+{
+	Waiting    *found = NULL;
+	VdMessage  *m;
+
+	if (lost_due > now)
+		return NIL;
+	lost_due = VD_NEVER;
+	for (int n = 0; n < VD_BUCKETS; n++)
+		for (int i = 0; i < buckets[n].n; i++)
+		{
+			Waiting    *w = &buckets[n].waiting[i];
+
+			if (w->lost == 0 || w->taken)
+				continue;
+			if (!is_first(&buckets[n], w))
+				w->lost = 0;	/* one that came late goes before it */
+			else if (found == NULL && w->available_at <= now)
+				found = w;
+			else
+				lost_due = Min(lost_due, w->available_at);
+		}
+	if (found == NULL)
+		return NIL;
+	found->taken = true;
+	return (m = fetch(r, found)) ? list_make1(m) : NIL;
+}
+
 /*
  * Up to limit messages that may run now, in an order in which they may.
- * next_due: lowered to when the first of those that may not yet will.
+ * again: from where the last ones came, to find out which of them it was that
+ * could not have a lock. next_due: lowered to when the first of those that may
+ * not yet will.
  */
 List *
-vd_queue_take(int limit, TimestampTz *next_due)
+vd_queue_take(int limit, bool again, TimestampTz *next_due)
 {
 	static int	first = 0;
 	List	   *messages = NIL;
-	int			begin = first++ % VD_BUCKETS;
+	int			begin = (again ? first : ++first) % VD_BUCKETS;
 	TimestampTz now = vd_now();
 	Reader		r;
 
 	open_reader(&r);
+	messages = take_lost(&r, now);
+	if (messages != NIL)
+		limit = 1;				/* it alone */
 	for (int i = 0; i < VD_BUCKETS && list_length(messages) < limit; i++)
 	{
 		Bucket	   *b = &buckets[(begin + i) % VD_BUCKETS];
@@ -487,19 +541,50 @@ vd_queue_pick(bool (*wanted) (int64 seq))
 	return messages;
 }
 
+static Waiting *
+waiting_of(const VdMessage *m)
+{
+	Bucket	   *b = &buckets[m->bucket];
+	Waiting		key = {.seq = m->seq};
+
+	return b->n == 0 ? NULL : bsearch(&key, b->waiting, b->n, sizeof(Waiting), by_seq);
+}
+
 /* a message that could not be run now for no fault of its own */
 void
 vd_queue_delay(const VdMessage *m, TimestampTz when)
 {
-	Bucket	   *b = &buckets[m->bucket];
-	Waiting		key = {.seq = m->seq};
-	Waiting    *w = b->n == 0 ? NULL : bsearch(&key, b->waiting, b->n, sizeof(Waiting), by_seq);
+	Waiting    *w = waiting_of(m);
 
-	if (w != NULL)
-	{
+	if (w == NULL)
+		return;
+	w->taken = false;
+	if (w->lost == 0)
 		w->available_at = when;
-		w->taken = false;
-	}
+}
+
+/*
+ * A message that could not have a lock, alone: it is not in a batch any more,
+ * where others would wait with it, but tried later and later by itself.
+ */
+void
+vd_queue_lost(const VdMessage *m)
+{
+	Waiting    *w = waiting_of(m);
+
+	if (w == NULL)
+		return;
+	w->available_at = vd_now() + (LOST_FIRST << Min(w->lost, LOST_DOUBLES));
+	w->lost = Min(w->lost + 1, 100);
+	lost_due = Min(lost_due, w->available_at);
+}
+
+bool
+vd_queue_is_lost(const VdMessage *m)
+{
+	Waiting    *w = waiting_of(m);
+
+	return w != NULL && w->lost > 0;
 }
 
 /*

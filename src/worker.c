@@ -43,6 +43,9 @@
 #define PARK_EVERY	200			/* ms between sweeps while parked events are new */
 #define MAX_ROUNDS	8			/* of follow-ups in one transaction */
 #define LOCKED		200			/* ms until deadlines of locked processes are tried again */
+#define PATIENCE	200			/* ms that a lock is waited for */
+#define CAUTIOUS	50			/* the same, after one was not to be had */
+#define IMPATIENCE	20			/* and by a message that could not have one before */
 #define CHECK_EVERY	1000		/* ms; is this worker wanted? */
 
 bool		vd_am_worker = false;
@@ -83,11 +86,20 @@ arrive(void)
 }
 
 static void
+wait_for_locks(int ms)
+{
+	static int	set = 0;
+
+	if (ms != set)
+		SetConfigOption("lock_timeout", psprintf("%d", set = ms), PGC_USERSET, PGC_S_OVERRIDE);
+}
+
+static void
 settings(void)
 {
 	SetConfigOption("application_name", "voiding worker", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("deadlock_timeout", "50ms", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("lock_timeout", "200ms", PGC_USERSET, PGC_S_OVERRIDE);
+	wait_for_locks(PATIENCE);
 	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
@@ -176,7 +188,7 @@ run_messages(int limit, TimestampTz *next_due)
 
 	for (int round = 0; round < (vd_slow_down > 0 ? 1 : MAX_ROUNDS); round++)
 	{
-		List	   *messages = vd_queue_take(limit, next_due);
+		List	   *messages = vd_queue_take(limit, limit < vd_batch_size && vd_slow_down == 0, next_due);
 		int			taken = list_length(messages);
 
 		messages = vd_suspects_alone(messages);
@@ -184,8 +196,11 @@ run_messages(int limit, TimestampTz *next_due)
 			break;
 		slow_down();
 		vd_note_running(messages);
+		wait_for_locks(vd_queue_is_lost(linitial(messages)) ? IMPATIENCE
+					   : limit < vd_batch_size ? CAUTIOUS : PATIENCE);
 		done += vd_run_batch(messages);
-		if (list_length(messages) < taken)
+		done += vd_contended;
+		if (list_length(messages) < taken || vd_contended > 0)
 			break;				/* a suspect: commit that it was none */
 		vd_queue_follow();
 	}
@@ -318,7 +333,10 @@ turn(Look *l)
 	{
 		vd_note_running(NIL);
 		LockReleaseAll(USER_LOCKMETHOD, true);	/* session locks of handlers */
-		l->limit = Min(l->limit * 2, vd_batch_size);
+		if (vd_contended > 0)
+			l->limit = Max(1, vd_contended / 2);
+		else
+			l->limit = Min(l->limit + l->limit / 4 + 1, vd_batch_size);
 	}
 	vd_send_hints();
 	return due + done;
