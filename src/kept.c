@@ -54,8 +54,8 @@ vd_queue_keeping(bool on)
 bool
 vd_queue_keep(const VdMessage *m)
 {
-	VdBucket	   *b = &vd_buckets[m->bucket];
-	VdWaiting    *w;
+	VdBucket   *b = &vd_buckets[m->bucket];
+	VdWaiting  *w;
 
 	if (kept_memory == NULL || !b->owned || b->partial ||
 		!vd_handler_is_here(m->destination, m->type))
@@ -65,6 +65,7 @@ vd_queue_keep(const VdMessage *m)
 	w->available_at = m->available_at;
 	w->key = hash_combine(hash_string(m->aggregateid), hash_string(m->destination));
 	w->taken = false;
+	w->lost = 0;
 	w->kept = copy_message(m);
 	b->has_kept = true;
 	w->sent_by = last_sent_by = GetCurrentSubTransactionId();
@@ -81,7 +82,7 @@ on_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, v
 		return;
 	for (int n = 0; n < VD_BUCKETS; n++)
 	{
-		VdBucket	   *b = &vd_buckets[n];
+		VdBucket   *b = &vd_buckets[n];
 		int			left = 0;
 
 		for (int i = 0; i < b->n; i++)
@@ -99,7 +100,7 @@ vd_queue_write_kept(void)
 	for (int n = 0; n < VD_BUCKETS; n++)
 		for (int i = 0; i < vd_buckets[n].n; i++)
 		{
-			VdWaiting    *w = &vd_buckets[n].waiting[i];
+			VdWaiting  *w = &vd_buckets[n].waiting[i];
 
 			if (w->kept && !w->taken)
 				vd_outbox_write(w->kept);

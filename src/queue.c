@@ -28,13 +28,17 @@
 
 #include "voiding.h"
 #include "queue.h"
+#include "shared.h"
 
 #define MAX_WAITING		700000	/* of a worker: 34 MB; more are read again later */
 #define MIN_WAITING		4000	/* of a bucket, whatever the others hold */
+#define LOST_FIRST		(INT64CONST(30) * 1000) /* us until a lock is tried for again; doubling */
+#define LOST_DOUBLES	6
 #define MAX_NEAR		1000	/* transactions below the last xmax, read as a range */
 
-VdBucket		vd_buckets[VD_BUCKETS];
+VdBucket	vd_buckets[VD_BUCKETS];
 static int	remembered = 0;		/* messages of all buckets, at the last look */
+static TimestampTz lost_due = PG_INT64_MAX; /* when one that could not have a lock is tried again */
 static MemoryContext memory = NULL;
 
 static uint64
@@ -167,7 +171,7 @@ static void
 add_row(VdBucket *b, TupleTableSlot *slot)
 {
 	Datum	   *v = slot->tts_values;
-	VdWaiting    *w;
+	VdWaiting  *w;
 
 	if (!vd_handler_is_here(TextDatumGetCString(v[Ob_destination]),
 							TextDatumGetCString(v[Ob_type])))
@@ -179,6 +183,7 @@ add_row(VdBucket *b, TupleTableSlot *slot)
 	w->tid = slot->tts_tid;
 	w->taken = false;
 	w->kept = NULL;
+	w->lost = 0;
 }
 
 typedef struct Reader
@@ -197,7 +202,7 @@ typedef enum Which
 static void
 read_rows(Reader *r, int16 number, Which which, uint64 xid)
 {
-	VdBucket	   *b = &vd_buckets[number];
+	VdBucket   *b = &vd_buckets[number];
 	ScanKeyData key[2];
 	int			nkeys = which == ALL ? 1 : 2;
 	IndexScanDesc scan = vd_index_beginscan(r->rel, r->index, r->snapshot, nkeys);
@@ -266,7 +271,7 @@ release_memory(VdBucket *b)
 static void
 read_bucket(Reader *r, int16 number)
 {
-	VdBucket	   *b = &vd_buckets[number];
+	VdBucket   *b = &vd_buckets[number];
 	int			had = b->n;
 	int			before = b->n;
 
@@ -329,7 +334,7 @@ vd_queue_look(uint64 mask)
 	next = ReadNextFullTransactionId();
 	for (int b = 0; b < VD_BUCKETS; b++)
 	{
-		VdBucket	   *bucket = &vd_buckets[b];
+		VdBucket   *bucket = &vd_buckets[b];
 
 		if (!bucket->owned || !(bucket->whole || (bucket->partial && bucket->n == 0) ||
 								(mask & (UINT64CONST(1) << b))))
@@ -377,21 +382,21 @@ fetch(Reader *r, const VdWaiting *w)
 }
 
 static List *
-take_from(Reader *r, VdBucket *b, int limit, bool kept, TimestampTz now, TimestampTz *next_due)
+take_from(Reader *r, VdBucket *b, int limit, VdTake which, TimestampTz now, TimestampTz *next_due)
 {
 	List	   *messages = NIL;
 	HTAB	   *blocked = NULL;
 
 	for (int i = 0; i < b->n && list_length(messages) < limit; i++)
 	{
-		VdWaiting    *w = &b->waiting[i];
+		VdWaiting  *w = &b->waiting[i];
 		VdMessage  *m;
 
 		if (w->taken || is_blocked(blocked, w->key))
 			continue;
-		if (w->available_at > now || (kept && !w->kept))
+		if (w->available_at > now || w->lost > 0 || (which == VD_KEPT && !w->kept))
 		{
-			if (w->available_at > now)
+			if (w->available_at > now || w->lost > 0)
 				*next_due = Min(*next_due, w->available_at);
 			block(&blocked, w->key);
 			continue;
@@ -405,35 +410,83 @@ take_from(Reader *r, VdBucket *b, int limit, bool kept, TimestampTz now, Timesta
 	return messages;
 }
 
+/* is this one, of those that wait for its key, the first? */
+static bool
+is_first(VdBucket *b, VdWaiting *w)
+{
+	for (VdWaiting *x = b->waiting; x < w; x++)
+		if (x->key == w->key && !x->taken)
+			return false;
+	return true;
+}
+
 /*
- * Up to limit messages that may run now, in an order in which they may; or only
- * what was kept. next_due: lowered to when the first of those that may not yet
- * will.
+ * One of those that could not have a lock, when its time has come; NIL: none.
+ * Looks through everything, but seldom.
+ */
+static List *
+take_lost(Reader *r, TimestampTz now)
+{
+	VdWaiting  *found = NULL;
+	VdMessage  *m;
+
+	if (lost_due > now)
+		return NIL;
+	lost_due = VD_NEVER;
+	for (int n = 0; n < VD_BUCKETS; n++)
+		for (int i = 0; i < vd_buckets[n].n; i++)
+		{
+			VdWaiting  *w = &vd_buckets[n].waiting[i];
+
+			if (w->lost == 0 || w->taken)
+				continue;
+			if (!is_first(&vd_buckets[n], w))
+				w->lost = 0;	/* one that came late goes before it */
+			else if (found == NULL && w->available_at <= now)
+				found = w;
+			else
+				lost_due = Min(lost_due, w->available_at);
+		}
+	if (found == NULL)
+		return NIL;
+	found->taken = true;
+	return (m = fetch(r, found)) ? list_make1(m) : NIL;
+}
+
+/*
+ * Up to limit messages that may run now, in an order in which they may.
+ * VD_NEXT: from where the last ones end; VD_AGAIN: from where they came, to
+ * find out which of them it was that could not have a lock; VD_KEPT: only what
+ * was kept. next_due: lowered to when the first of those that may not yet will.
  */
 List *
-vd_queue_take(int limit, bool kept, TimestampTz *next_due)
+vd_queue_take(int limit, VdTake which, TimestampTz *next_due)
 {
 	static int	first = 0;
 	List	   *messages = NIL;
-	int			begin = first++ % VD_BUCKETS;
+	int			begin = (which == VD_NEXT ? ++first : first) % VD_BUCKETS;
 	TimestampTz now = vd_now();
 	Reader		r;
 
 	open_reader(&r);
+	if (which != VD_KEPT)
+		messages = take_lost(&r, now);
+	if (messages != NIL)
+		limit = 1;				/* it alone */
 	for (int i = 0; i < VD_BUCKETS && list_length(messages) < limit; i++)
 	{
-		VdBucket	   *b = &vd_buckets[(begin + i) % VD_BUCKETS];
+		VdBucket   *b = &vd_buckets[(begin + i) % VD_BUCKETS];
 
-		if (b->n > 0 && (!kept || b->has_kept))
+		if (b->n > 0 && (which != VD_KEPT || b->has_kept))
 			messages = list_concat(messages,
-								   take_from(&r, b, limit - list_length(messages), kept, now,
+								   take_from(&r, b, limit - list_length(messages), which, now,
 											 next_due));
 	}
 	close_reader(&r);
 	return messages;
 }
 
-/* those that are wanted, due or not */
+/* those that are wanted, due or not, to be written anew: their rows here are no more */
 List *
 vd_queue_pick(bool (*wanted) (int64 seq))
 {
@@ -444,29 +497,62 @@ vd_queue_pick(bool (*wanted) (int64 seq))
 	for (int b = 0; b < VD_BUCKETS; b++)
 		for (int i = 0; i < vd_buckets[b].n; i++)
 		{
-			VdWaiting    *w = &vd_buckets[b].waiting[i];
+			VdWaiting  *w = &vd_buckets[b].waiting[i];
 			VdMessage  *m = wanted(w->seq) ? fetch(&r, w) : NULL;
 
-			if (m != NULL)
-				messages = lappend(messages, m);
+			if (m == NULL)
+				continue;
+			w->taken = true;
+			messages = lappend(messages, m);
 		}
 	close_reader(&r);
 	return messages;
+}
+
+static VdWaiting *
+waiting_of(const VdMessage *m)
+{
+	VdBucket   *b = &vd_buckets[m->bucket];
+	VdWaiting	key = {.seq = m->seq};
+
+	return b->n == 0 ? NULL : bsearch(&key, b->waiting, b->n, sizeof(VdWaiting), vd_queue_by_seq);
 }
 
 /* a message that could not be run now for no fault of its own */
 void
 vd_queue_delay(const VdMessage *m, TimestampTz when)
 {
-	VdBucket	   *b = &vd_buckets[m->bucket];
-	VdWaiting		key = {.seq = m->seq};
-	VdWaiting    *w = b->n == 0 ? NULL : bsearch(&key, b->waiting, b->n, sizeof(VdWaiting), vd_queue_by_seq);
+	VdWaiting  *w = waiting_of(m);
 
-	if (w != NULL)
-	{
+	if (w == NULL)
+		return;
+	w->taken = false;
+	if (w->lost == 0)
 		w->available_at = when;
-		w->taken = false;
-	}
+}
+
+/*
+ * A message that could not have a lock, alone: it is not in a batch any more,
+ * where others would wait with it, but tried later and later by itself.
+ */
+void
+vd_queue_lost(const VdMessage *m)
+{
+	VdWaiting  *w = waiting_of(m);
+
+	if (w == NULL)
+		return;
+	w->available_at = vd_now() + (LOST_FIRST << Min(w->lost, LOST_DOUBLES));
+	w->lost = Min(w->lost + 1, 100);
+	lost_due = Min(lost_due, w->available_at);
+}
+
+bool
+vd_queue_is_lost(const VdMessage *m)
+{
+	VdWaiting  *w = waiting_of(m);
+
+	return w != NULL && w->lost > 0;
 }
 
 /*
@@ -478,12 +564,12 @@ vd_queue_end(void)
 {
 	for (int n = 0; n < VD_BUCKETS; n++)
 	{
-		VdBucket	   *b = &vd_buckets[n];
+		VdBucket   *b = &vd_buckets[n];
 		int			kept = 0;
 
 		for (int i = 0; i < b->n; i++)
 		{
-			VdWaiting    *w = &b->waiting[i];
+			VdWaiting  *w = &b->waiting[i];
 
 			if (w->kept || w->taken)
 				continue;

@@ -12,6 +12,7 @@ typedef struct VdWaiting
 	uint32		key;			/* hash of destination and aggregateid */
 	ItemPointerData tid;		/* of the row */
 	bool		taken;			/* runs in this transaction */
+	uint8		lost;			/* how often it could not have a lock, though alone */
 	VdMessage  *kept;			/* sent in this transaction: it has no row */
 	SubTransactionId sent_by;
 } VdWaiting;
@@ -31,6 +32,11 @@ typedef struct VdBucket
 	int			nxip;
 } VdBucket;
 
+typedef enum VdTake
+{
+	VD_NEXT, VD_AGAIN, VD_KEPT
+} VdTake;
+
 extern VdBucket vd_buckets[VD_BUCKETS];
 
 /* ---- queue.c ---- */
@@ -42,9 +48,11 @@ extern void vd_queue_forget(void);
 extern bool vd_queue_look(uint64 mask);
 extern VdWaiting *vd_queue_new(VdBucket *b);
 extern int	vd_queue_by_seq(const void *a, const void *b);
-extern List *vd_queue_take(int limit, bool kept, TimestampTz *next_due);
+extern List *vd_queue_take(int limit, VdTake which, TimestampTz *next_due);
 extern List *vd_queue_pick(bool (*wanted) (int64 seq));
 extern void vd_queue_delay(const VdMessage *m, TimestampTz when);
+extern void vd_queue_lost(const VdMessage *m);
+extern bool vd_queue_is_lost(const VdMessage *m);
 extern void vd_queue_end(void);
 
 /* ---- kept.c ---- */

@@ -45,6 +45,9 @@
 #define HINT_EVERY	20			/* ms between NOTIFYs while there is much to do */
 #define LOCKED		200			/* ms until deadlines of locked processes are tried again */
 #define AFTER_ERROR	1000		/* ms */
+#define PATIENCE	200			/* ms that a lock is waited for */
+#define CAUTIOUS	50			/* the same, after one was not to be had */
+#define IMPATIENCE	20			/* and by a message that could not have one before */
 #define CHECK_EVERY	1000		/* ms; is this worker wanted? */
 
 bool		vd_am_worker = false;
@@ -85,11 +88,20 @@ arrive(void)
 }
 
 static void
+wait_for_locks(int ms)
+{
+	static int	set = 0;
+
+	if (ms != set)
+		SetConfigOption("lock_timeout", psprintf("%d", set = ms), PGC_USERSET, PGC_S_OVERRIDE);
+}
+
+static void
 settings(void)
 {
 	SetConfigOption("application_name", "voiding worker", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("deadlock_timeout", "50ms", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("lock_timeout", "200ms", PGC_USERSET, PGC_S_OVERRIDE);
+	wait_for_locks(PATIENCE);
 	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
@@ -174,26 +186,28 @@ slow_down(void)
 static int
 run_messages(int limit, TimestampTz *next_due)
 {
+	bool		cautious = limit < vd_batch_size && vd_slow_down == 0;
 	int			done = 0;
 	List	   *ran = NIL;
 
 	for (int round = 0; round < MAX_ROUNDS; round++)
 	{
-		List	   *messages = vd_suspects_alone(vd_queue_take(limit, round > 0, next_due));
+		VdTake		which = round > 0 ? VD_KEPT : cautious ? VD_AGAIN : VD_NEXT;
+		List	   *messages = vd_suspects_alone(vd_queue_take(limit, which, next_due));
+		bool		alone = vd_suspects_left() || vd_slow_down > 0;
 
 		if (messages == NIL)
 			break;
 		slow_down();
 		ran = list_concat(ran, messages);
 		vd_note_running(ran);
-		if (vd_suspects_left() || vd_slow_down > 0)
-		{
-			done += vd_run_batch(messages);
-			break;				/* each commits by itself */
-		}
-		if (round == 0)
+		wait_for_locks(vd_queue_is_lost(linitial(messages)) ? IMPATIENCE :
+					   cautious ? CAUTIOUS : PATIENCE);
+		if (round == 0 && !alone)
 			vd_queue_keeping(true);
-		done += vd_run_batch(messages);
+		done += vd_run_batch(messages) + vd_contended;
+		if (alone || vd_contended > 0)
+			break;				/* commit that */
 	}
 	vd_queue_write_kept();
 	return done;
@@ -359,7 +373,10 @@ turn(Look *l)
 	{
 		vd_note_running(NIL);
 		LockReleaseAll(USER_LOCKMETHOD, true);	/* session locks of handlers */
-		l->limit = Min(l->limit * 2, vd_batch_size);
+		if (vd_contended > 0)
+			l->limit = Max(1, vd_contended / 2);
+		else
+			l->limit = Min(l->limit + l->limit / 4 + 1, vd_batch_size);
 	}
 	send_hints(due + done > 0);
 	return due + done;
@@ -489,6 +506,7 @@ voiding_worker_main(Datum arg)
 {
 	memcpy(&me, MyBgworkerEntry->bgw_extra, sizeof(me));
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGQUIT, vd_note_innocent);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(me.dboid, InvalidOid, 0);
