@@ -1,12 +1,10 @@
 -- Bad input: an error with the right SQLSTATE and a hint, and nothing is left
 -- behind of it.
-CREATE DATABASE regress_bad_input;
-\c regress_bad_input
-\set SHOW_CONTEXT never
-CREATE EXTENSION voiding;
+\set ECHO none
+\i test/lib/database.sql
 SELECT document_id FROM billing.issue_document('INV-1', 'acme', 10);
 SELECT document_id FROM billing.issue_document('INV-2', 'acme', 20);
-SELECT voiding.dispatch();
+CALL test.settle();
 CREATE FUNCTION attempt(sql text) RETURNS TABLE (code text, message text, hint text) LANGUAGE plpgsql AS $$
 BEGIN
   EXECUTE sql;
@@ -125,15 +123,19 @@ SELECT everything() = :'before' AS nothing_changed;
 -- the longest ids there may be, in characters of four bytes
 SELECT length(document_id) AS length FROM billing.issue_document(repeat('😀', 200), repeat('😀', 200), 0);
 SELECT billing.void_document(repeat('😀', 200)) IS NOT NULL AS voiding;
-SELECT voiding.dispatch();
+CALL test.settle();
 SELECT status FROM billing.document WHERE length(document_id) = 200;
 -- a document that was not yet in its report is not published
+BEGIN;
 SELECT document_id FROM billing.issue_document('INV-3', 'late', 30);
 SELECT * FROM attempt($$SELECT reports.publish_report('late')$$);
-SELECT voiding.dispatch();
+COMMIT;
+CALL test.settle();
 SELECT total FROM reports.publish_report('late');
 
 -- events: what is missing in them stops a message, never the one who spoke
+CALL test.set('voiding.retry_limit', '1');
+BEGIN;
 SELECT voiding.emit('DocumentIssued', 'E-1', '{}', 'billing') IS NOT NULL AS id;
 SELECT voiding.emit('DocumentIssued', 'E-2', '{"document_id": "E-2", "customer_id": null, "amount": 1, "currency": "EUR"}', 'billing') IS NOT NULL AS id;
 SELECT voiding.emit('DocumentIssued', 'E-3', '{"document_id": "E-3", "customer_id": "c", "amount": "lots", "currency": "EUR"}', 'billing') IS NOT NULL AS id;
@@ -143,17 +145,18 @@ SELECT voiding.emit('MarkingDocumentAsVoidedFailed', 'E-6', '{"document_id": "E-
 SELECT voiding.emit('MarkingDocumentAsVoidedSucceeded', 'E-7', '{}', 'reports') IS NOT NULL AS id;
 SELECT voiding.emit('NobodyWaitsForThis', 'E-8', '{"x": "y"}', 'billing') IS NOT NULL AS id;
 SELECT voiding.emit('DocumentVoided', repeat('E', 1024), jsonb_build_object('document_id', repeat('E', 1024)), 'billing') IS NOT NULL AS id;
-SET voiding.retry_limit = 1;
-SELECT voiding.dispatch() > 0 AS some;
+COMMIT;
+CALL test.settle();
 SELECT left(aggregateid, 10) AS subject, type, destination, left(error, 100) AS error FROM voiding.dead_letter ORDER BY seq;
 SELECT key, state, data FROM voiding.ongoing_process ORDER BY key;
 SELECT left(key, 5) AS key, type FROM voiding.parked_event;
 -- everybody else goes on
-RESET voiding.retry_limit;
+CALL test.set('voiding.retry_limit', '8');
 SELECT billing.void_document('INV-1') AS p \gset
-SELECT voiding.dispatch() > 0 AS some;
+CALL test.settle();
 SELECT state FROM voiding.process WHERE process_id = :'p';
 SELECT count(*) FROM voiding.outbox;
 SELECT * FROM voiding.check_invariants();
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_bad_input;
+DROP DATABASE regress_voiding;

@@ -1,8 +1,6 @@
 -- emit_event(): which columns, which subject, which correlation, which rows.
-CREATE DATABASE regress_capture;
-\c regress_capture
-\set SHOW_CONTEXT never
-CREATE EXTENSION voiding;
+\set ECHO none
+\i test/lib/database.sql
 SELECT voiding.create_service('shop');
 -- what was said since the last look
 CREATE VIEW said AS SELECT position, type, source, subject, data FROM voiding.event;
@@ -145,5 +143,6 @@ INSERT INTO storage.box VALUES (1);
 SELECT * FROM said();
 
 SELECT * FROM voiding.check_invariants() UNION ALL SELECT * FROM billing.check_invariants() UNION ALL SELECT * FROM reports.check_invariants();
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_capture;
+DROP DATABASE regress_voiding;

@@ -1,8 +1,7 @@
 -- emit_event(): what a value of each type is in JSON. Times are in UTC,
 -- whatever the session's time zone; numbers keep their digits.
-CREATE DATABASE regress_capture_types;
-\c regress_capture_types
-CREATE EXTENSION voiding;
+\set ECHO none
+\i test/lib/database.sql
 SET TimeZone = 'America/New_York';
 SET DateStyle = 'German';
 CREATE SCHEMA kinds;
@@ -77,5 +76,6 @@ BEGIN
 END $$;
 SELECT c AS column, subject_of(c) AS subject FROM unnest('{d,tz,n,b,u,e,c}'::text[]) c;
 SELECT * FROM voiding.check_invariants();
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_capture_types;
+DROP DATABASE regress_voiding;

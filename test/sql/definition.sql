@@ -1,9 +1,7 @@
 -- create_process_type(): what is compiled, versions, and every fault, each
 -- with the state and the remedy.
-CREATE DATABASE regress_definition;
-\c regress_definition
-\set SHOW_CONTEXT never
-CREATE EXTENSION voiding;
+\set ECHO none
+\i test/lib/database.sql
 -- document_voiding as rows
 SELECT from_state, trigger, name, ordinal, guard, to_state, actions FROM voiding.transition
  WHERE process_type = 'document_voiding' ORDER BY from_state COLLATE "C", trigger COLLATE "C", name COLLATE "C", ordinal;
@@ -145,5 +143,6 @@ SELECT voiding.diagram('good');
 SELECT voiding.diagram('nothing');
 \echo :LAST_ERROR_SQLSTATE
 SELECT * FROM voiding.check_invariants() UNION ALL SELECT * FROM billing.check_invariants() UNION ALL SELECT * FROM reports.check_invariants();
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_definition;
+DROP DATABASE regress_voiding;

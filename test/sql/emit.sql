@@ -1,8 +1,8 @@
 -- emit(): who may say something for which service, and what.
-CREATE DATABASE regress_emit;
-\c regress_emit
-\set SHOW_CONTEXT never
-CREATE EXTENSION voiding;
+\set ECHO none
+\i test/lib/database.sql
+-- what fails is seen before it is tried again
+CALL test.set('voiding.retry_base', '1 h');
 CREATE ROLE regress_owner;
 CREATE ROLE regress_member IN ROLE regress_owner;
 CREATE ROLE regress_stranger;
@@ -62,13 +62,13 @@ END $$;
 ALTER FUNCTION shop.ring OWNER TO regress_owner;
 SELECT voiding.subscribe('DoorOpened', 'shop.ring');
 SELECT voiding.emit('DoorOpened', 'front', '{"name": "bell"}', 'billing') AS id \gset
-SELECT voiding.dispatch();
+CALL test.settle();
 SELECT type, source, subject, data, actor, correlation_id = :'id' AS same_conversation, causation_id = :'id' AS caused
   FROM voiding.event WHERE type LIKE 'Bell%' ORDER BY position;
 -- a handler speaks for its own service only
 CREATE OR REPLACE FUNCTION shop.ring(name text) RETURNS void LANGUAGE sql AS $$ SELECT voiding.emit('DocumentVoided', name, '{}', 'billing') $$;
 SELECT voiding.emit('DoorOpened', 'back', '{"name": "bell"}', 'billing') AS id \gset
-SELECT voiding.dispatch();
+CALL test.settle();
 SELECT attempts, error FROM voiding.outbox;
 SELECT count(*) FROM voiding.event WHERE type = 'DocumentVoided';
 -- events are append-only; redaction takes the data out and says so
@@ -88,8 +88,9 @@ SELECT voiding.cloudevent(e) - '{id,time,correlationid}'::text[] AS cloudevent, 
        (voiding.cloudevent(e) ->> 'time')::timestamptz = recorded_at AS time FROM voiding.event e WHERE type = 'ShopClosed';
 SELECT voiding.discard_message(id, 'end of test') FROM voiding.outbox;
 SELECT * FROM voiding.check_invariants() UNION ALL SELECT * FROM billing.check_invariants() UNION ALL SELECT * FROM reports.check_invariants();
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_emit;
+DROP DATABASE regress_voiding;
 DROP ROLE regress_member;
 DROP ROLE regress_stranger;
 DROP ROLE regress_owner;

@@ -2,10 +2,9 @@
 -- error into the transaction of the service that spoke, stop dispatch() for
 -- others, or make an event disappear.
 \set VERBOSITY terse
-CREATE DATABASE regress_hostile_input;
-\c regress_hostile_input
+\set ECHO none
+\i test/lib/database.sql
 SET client_min_messages = warning;
-CREATE EXTENSION voiding;
 SELECT voiding.create_service('odd');
 
 -- a JSON null is no subject
@@ -47,11 +46,11 @@ SELECT voiding.subscribe('Both', 'odd.fails');
 SELECT voiding.create_process_type('odd', '{"key": "id", "start": {"Never": "A"}, "states": {
   "A": {"after": {"P1D": "Z"}, "on": {"Both": "Z"}}, "Z": {"type": "final"}}}');
 SELECT count(voiding.emit('Both', 'b', '{"id": "b"}', 'odd'));
-SET voiding.retry_limit = 1;
-SELECT voiding.dispatch();
-SET voiding.clock_offset = '2d';
-SELECT voiding.dispatch();
-RESET voiding.clock_offset;
+CALL test.set('voiding.retry_limit', '1');
+CALL test.settle();
+CALL test.set('voiding.clock_offset', '2d');
+CALL test.settle();
+CALL test.set('voiding.clock_offset', '0');
 SELECT type, destination, aggregatetype FROM voiding.dead_letter ORDER BY destination;
 SELECT count(*) FROM voiding.parked_event;
 
@@ -73,12 +72,14 @@ SELECT count(*) FROM pg_inherits WHERE inhparent = 'voiding.finished_process'::r
 
 -- a reservation is given up by the service's function, not by hand
 SELECT count(billing.issue_document('H1', 'h', 1));
-SELECT voiding.dispatch();
+CALL test.settle();
+CALL test.by_hand();
 SELECT count(billing.void_document('H1'));
 SELECT voiding.dispatch('reports', 1);
 UPDATE billing.document SET status = 'issued' WHERE document_id = 'H1';
 SELECT voiding.dispatch();
 SELECT status FROM billing.document;
+CALL test.as_asked();
 
 -- an acknowledgement is about one process, and nothing to other types
 SELECT voiding.create_process_type('failing', '{"key": "id", "start": {"Fail": "F"}, "states": {
@@ -91,5 +92,6 @@ SELECT count(*) FROM voiding.dead_letter WHERE type = 'ProcessFailureAcknowledge
 SELECT * FROM voiding.check_invariants();
 SELECT * FROM billing.check_invariants();
 SELECT * FROM reports.check_invariants();
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_hostile_input;
+DROP DATABASE regress_voiding;

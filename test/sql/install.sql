@@ -1,9 +1,8 @@
 -- CREATE EXTENSION makes the engine and the voiding process. Billing and
 -- Reports are ordinary objects, so DROP EXTENSION refuses while they use it,
 -- and a schema of that name in the way is left alone.
-CREATE DATABASE regress_install;
-\c regress_install
-CREATE EXTENSION voiding;
+\set ECHO none
+\i test/lib/database.sql
 SELECT name, owner = current_user AS mine, schema FROM voiding.service ORDER BY name;
 SELECT name, version FROM voiding.process_type;
 SELECT service, kind, type, function FROM voiding.handler ORDER BY service, kind, type;
@@ -32,6 +31,7 @@ CREATE SCHEMA elsewhere;
 ALTER EXTENSION voiding SET SCHEMA elsewhere;
 -- documents survive the loss of the engine
 SELECT document_id FROM billing.issue_document('D-1', 'acme', 10);
+CALL test.settle();
 SET client_min_messages = warning;
 DROP EXTENSION voiding CASCADE;
 RESET client_min_messages;
@@ -49,5 +49,6 @@ SELECT name, schema FROM voiding.service ORDER BY name;
 -- a name that is taken is refused, and nothing is made
 SELECT voiding.create_document_voiding('my_billing', 'third');
 SELECT to_regnamespace('third') IS NULL AS nothing_made;
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_install;
+DROP DATABASE regress_voiding;

@@ -1,9 +1,7 @@
 -- What a definition can say: guards, set with arithmetic, joins with always,
 -- each, emit, on and after for the whole process. Trips of a ferry.
-CREATE DATABASE regress_language;
-\c regress_language
-\set SHOW_CONTEXT never
-CREATE EXTENSION voiding;
+\set ECHO none
+\i test/lib/database.sql
 SELECT voiding.create_service('ferry');
 CREATE TABLE ferry.told (n int GENERATED ALWAYS AS IDENTITY, command text, arguments jsonb);
 CREATE FUNCTION ferry.load(trip text, car text DEFAULT NULL, length numeric DEFAULT NULL, deck jsonb DEFAULT NULL) RETURNS void LANGUAGE sql AS
@@ -66,14 +64,12 @@ DECLARE
 BEGIN
   RETURN QUERY SELECT h.to_state, h.note FROM voiding.process_history h WHERE h.event_id = id ORDER BY h.step;
 END $$;
-CREATE FUNCTION told() RETURNS TABLE (command text, arguments jsonb) LANGUAGE plpgsql AS $$
-BEGIN
-  PERFORM voiding.dispatch();
-  RETURN QUERY WITH d AS (DELETE FROM ferry.told RETURNING *) SELECT d.command, d.arguments FROM d ORDER BY n;
-END $$;
+CREATE FUNCTION told() RETURNS TABLE (command text, arguments jsonb) LANGUAGE sql AS $$
+  WITH d AS (DELETE FROM ferry.told RETURNING *) SELECT d.command, d.arguments FROM d ORDER BY n $$;
 
 -- guards of the start: the first that holds
 SELECT * FROM say('TripPlanned', '{"trip": "1", "cars": []}');
+CALL test.settle();
 SELECT * FROM told();
 SELECT state, outcome, reason, data FROM voiding.process WHERE key = '1';
 SELECT * FROM say('TripPlanned', '{"trip": "2", "wind": 20, "reports": 0, "cars": [{"car": "a", "length": 4}]}');
@@ -87,10 +83,12 @@ SELECT name, due_at = :'before' OR name <> 'PT6H' AS same FROM voiding.timer ORD
 SELECT * FROM say('WeatherReport', '{"about": {"trip": "2"}, "wind": "strong"}');
 SELECT data -> 'wind' AS wind, data -> 'reports' AS reports FROM voiding.process WHERE key = '2';
 SELECT * FROM say('WeatherReport', '{"about": {"trip": "2"}, "wind": 9}');
+CALL test.settle();
 SELECT * FROM told();
 SELECT data -> 'loaded' AS loaded, data -> 'all' AS all, data -> 'first' AS first, data -> 'half' AS half, data -> 'gone' AS gone, (data ->> 'id')::uuid = process_id AS id, data -> 'k' AS k
   FROM voiding.process WHERE key = '2';
 SELECT * FROM say('CarLoaded', '{"trip": "2", "captain": "Ahab"}');
+CALL test.settle();
 SELECT * FROM told();
 -- the state's own {} goes before the top: ignored on purpose
 SELECT * FROM say('TripCancelled', '{"trip": "2", "why": "no"}');
@@ -103,6 +101,7 @@ SELECT * FROM say('Arrived', '{"trip": "2"}');
 
 -- a join: three cars, one too long for each, one refused
 SELECT * FROM say('TripPlanned', '{"trip": "3", "cars": [{"car": "a", "length": 4}, {"car": "bus", "length": 12}, {"car": "c", "length": 5}]}');
+CALL test.settle();
 SELECT * FROM told();
 SELECT * FROM say('Doodle', '{"trip": "3"}');
 SELECT * FROM say('CarLoaded', '{"trip": "3"}');
@@ -112,6 +111,7 @@ SELECT type, source, subject, data -> 'refused' AS refused, correlation_id = (SE
   FROM voiding.event WHERE type IN ('CarLeftBehind', 'TripChanged') ORDER BY position;
 SELECT * FROM say('CarLoaded', '{"trip": "3"}');
 SELECT type FROM voiding.event WHERE type = 'TripStarted' AND subject = '3';
+CALL test.settle();
 SELECT * FROM told();
 SELECT state FROM voiding.process WHERE key = '3';
 -- always may follow a start at once
@@ -119,12 +119,14 @@ SELECT * FROM say('TripPlanned', '{"trip": "4", "cars": [{"car": "a", "length": 
 SELECT * FROM say('CarRefused', '{"trip": "4", "car": "a"}');
 SELECT * FROM say('CarRefused', '{"trip": "4", "car": "b"}');
 SELECT state, outcome, reason FROM voiding.process WHERE key = '4';
+CALL test.settle();
 SELECT * FROM told();
 
 -- the top: cancelled in any ordinary state; its own send, then the state's
 SELECT * FROM say('TripPlanned', '{"trip": "5", "cars": [{"car": "a", "length": 4}]}');
 SELECT * FROM say('TripCancelled', '{"trip": "5", "why": "fog"}');
 SELECT step, event, from_state, to_state, command FROM voiding.process_history WHERE key = '5' ORDER BY step;
+CALL test.settle();
 SELECT * FROM told();
 SELECT state, reason FROM voiding.process WHERE key = '5';
 -- the deadline of the process runs from its start, through its states
@@ -132,12 +134,12 @@ SELECT * FROM say('TripPlanned', '{"trip": "6", "wind": 11, "cars": [{"car": "a"
 SELECT due_at AS before FROM voiding.timer WHERE name = '@P2D' AND process_id = (SELECT process_id FROM voiding.active_process WHERE key = '6') \gset
 SELECT * FROM say('WeatherReport', '{"about": {"trip": "6"}, "wind": 1}');
 SELECT name, due_at = :'before' AS same FROM voiding.timer WHERE process_id = (SELECT process_id FROM voiding.active_process WHERE key = '6');
-SET voiding.clock_offset = 172000;
-SELECT voiding.dispatch() > 0 AS handled;
+CALL test.set('voiding.clock_offset', '172000');
+CALL test.settle();
 SELECT state FROM voiding.process WHERE key = '6';
-SET voiding.clock_offset = 172900;
-SELECT voiding.dispatch() > 0 AS handled;
-RESET voiding.clock_offset;
+CALL test.set('voiding.clock_offset', '172900');
+CALL test.settle();
+CALL test.set('voiding.clock_offset', '0');
 SELECT state, reason FROM voiding.process WHERE key = '6';
 -- a ship at sea is in an ordinary state too, and the top holds there
 SELECT state, reason FROM voiding.process WHERE key = '3';
@@ -179,7 +181,9 @@ SELECT * FROM say('FlashBegun', '{"trip": "10"}');
 SELECT state FROM voiding.process WHERE key = '10';
 SELECT step, event, from_state, to_state, note FROM voiding.process_history WHERE key = '10' ORDER BY step;
 
+CALL test.settle();
 SELECT * FROM told();
 SELECT * FROM voiding.check_invariants() UNION ALL SELECT * FROM billing.check_invariants() UNION ALL SELECT * FROM reports.check_invariants();
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_language;
+DROP DATABASE regress_voiding;

@@ -1,9 +1,7 @@
 -- Events that nobody is ready for: parked, delivered, discarded, expired; and
 -- those that come too late.
-CREATE DATABASE regress_parked;
-\c regress_parked
-\set SHOW_CONTEXT never
-CREATE EXTENSION voiding;
+\set ECHO none
+\i test/lib/database.sql
 SELECT voiding.create_service('post');
 CREATE TABLE post.answer (id int GENERATED ALWAYS AS IDENTITY, letter text, conversation uuid, word text);
 CREATE TRIGGER answered AFTER INSERT ON post.answer FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('Answered', '@subject=letter', '@correlation=conversation', 'letter', 'word');
@@ -88,11 +86,11 @@ SELECT count(voiding.discard_message(id, 'seen')) FROM voiding.dead_letter;
 -- expiry: a dead letter, from where it can be parked again
 SELECT * FROM say('Weighed', '{"what": {"letter": "g"}, "weight": 1}');
 SELECT * FROM say('Stamped', '{"letter": "g"}');
-SET voiding.clock_offset = 3500;
-SELECT voiding.dispatch();
+CALL test.set('voiding.clock_offset', '3500');
+CALL test.settle();
 SELECT * FROM parked;
-SET voiding.clock_offset = 3700;
-SELECT voiding.dispatch();
+CALL test.set('voiding.clock_offset', '3700');
+CALL test.settle();
 SELECT * FROM parked;
 SELECT type, destination, aggregatetype, sqlstate, error FROM voiding.dead_letter;
 SELECT * FROM say('Written', '{"letter": "g"}');
@@ -100,8 +98,8 @@ SELECT state, data FROM voiding.process WHERE key = 'g';
 -- what expires while its process is not ready
 SELECT * FROM say('Written', '{"letter": "h"}');
 SELECT * FROM say('Answered', '{"letter": "h", "word": "yes"}');
-SET voiding.clock_offset = 100000;
-SELECT voiding.dispatch();
+CALL test.set('voiding.clock_offset', '100000');
+CALL test.settle();
 SELECT * FROM parked;
 SELECT type, error FROM voiding.dead_letter ORDER BY seq;
 -- retried, it waits again; the process takes it when it is ready for it
@@ -112,14 +110,14 @@ SELECT state FROM voiding.process WHERE key = 'h';
 -- retried when the process is ready already: the next round delivers it
 SELECT * FROM say('Written', '{"letter": "i"}');
 SELECT * FROM say('Answered', '{"letter": "i", "word": "yes"}');
-SET voiding.clock_offset = 200000;
-SELECT voiding.dispatch();
+CALL test.set('voiding.clock_offset', '200000');
+CALL test.settle();
 SELECT * FROM say('Stamped', '{"letter": "i"}');
 SELECT voiding.retry_message(id, 'again') FROM voiding.dead_letter WHERE type = 'Answered';
-SELECT voiding.dispatch() > 0 AS delivered;
+CALL test.settle();
 SELECT state FROM voiding.process WHERE key = 'i';
 SELECT * FROM parked;
-RESET voiding.clock_offset;
+CALL test.set('voiding.clock_offset', '0');
 -- one whose key is bad is not parked again, it stays
 SELECT count(voiding.discard_message(id, 'seen')) FROM voiding.dead_letter;
 SELECT * FROM say('Written', '{"liter": "a"}');
@@ -160,8 +158,8 @@ SELECT count(*) FROM voiding.parked_event;
 SELECT * FROM say('Written', '{"letter": "o"}');
 SELECT process_id AS first FROM voiding.active_process WHERE key = 'o' \gset
 INSERT INTO post.answer (letter, conversation, word) VALUES ('o', :'first', 'yes');
-SET voiding.clock_offset = 100000;
-SELECT voiding.dispatch() IS NOT NULL AS round;
+CALL test.set('voiding.clock_offset', '100000');
+CALL test.settle();
 SELECT count(*) FROM voiding.dead_letter WHERE correlation_id = :'first';
 SELECT * FROM say('Torn', '{"letter": "o"}');
 SELECT * FROM say('Written', '{"letter": "o"}');
@@ -172,8 +170,8 @@ DO $$ BEGIN
 EXCEPTION WHEN others THEN
   NULL;
 END $$;
-SELECT voiding.dispatch() IS NOT NULL AS round;
-RESET voiding.clock_offset;
+CALL test.settle();
+CALL test.set('voiding.clock_offset', '0');
 SELECT state FROM voiding.active_process WHERE key = 'o';
 SELECT count(voiding.discard_message(id, 'seen')) <= 1 AS tidied FROM voiding.dead_letter;
 
@@ -192,5 +190,6 @@ SELECT * FROM parked;
 SELECT * FROM say('Written', '{"letter": "n"}');
 SELECT * FROM parked;
 SELECT * FROM voiding.check_invariants() UNION ALL SELECT * FROM billing.check_invariants() UNION ALL SELECT * FROM reports.check_invariants();
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_parked;
+DROP DATABASE regress_voiding;

@@ -1,10 +1,9 @@
 -- Handlers that take a set: one call for many messages of different keys.
-CREATE DATABASE regress_set TEMPLATE template0;
-\c regress_set
-\set SHOW_CONTEXT never
+\set ECHO none
+\i test/lib/database.sql
 SET client_min_messages = warning;
-CREATE EXTENSION voiding;
-SET voiding.workers = 0;
+-- what fails is seen before it is tried again
+CALL test.set('voiding.retry_base', '1 h');
 SELECT voiding.create_service('shop');
 CREATE TABLE shop.call (n integer GENERATED ALWAYS AS IDENTITY, ids text[], boxes integer[], who uuid[]);
 CREATE TABLE shop.done (id text, correlation uuid);
@@ -26,7 +25,8 @@ SELECT voiding.subscribe('Ordered', 'shop.nothing', takes_set => true);
 SELECT voiding.subscribe('Ordered', 'shop.pack', takes_set => true);
 SELECT type, function, takes_set FROM voiding.handler WHERE service = 'shop';
 
--- one call for all keys; the second message of a key in the next one
+-- one call for all keys; the second message of a key in the next one: by hand, workers share the keys
+CALL test.by_hand();
 SELECT count(voiding.emit('Ordered', k, jsonb_build_object('id', k, 'boxes', n), 'shop'))
   FROM (VALUES ('a', 1), ('b', 2), ('a', 3), ('c', 4), ('a', 5), ('d', NULL)) x(k, n);
 SELECT voiding.dispatch();
@@ -36,15 +36,16 @@ SELECT n, ids, boxes FROM shop.call ORDER BY n;
 SELECT e.subject, e.causation_id = o.event_id AS caused_by_its_own, e.correlation_id = o.correlation_id AS in_its_conversation
   FROM voiding.event e JOIN voiding.event o ON o.type = 'Ordered' AND o.correlation_id = e.correlation_id WHERE e.type = 'Done' ORDER BY e.subject;
 
+CALL test.as_asked();
 -- one that fails is found and put back, the others are handled, once
 TRUNCATE shop.call, shop.done;
 SELECT count(voiding.emit('Ordered', k, jsonb_build_object('id', k, 'boxes', n), 'shop'))
   FROM (VALUES ('a', 1), ('b', 2), ('c', 13), ('d', 4), ('c', 5), ('e', 6)) x(k, n);
-SELECT voiding.dispatch();
+CALL test.settle();
 SELECT array_agg(i ORDER BY i) AS handled FROM shop.call, unnest(ids) i;
 SELECT aggregateid, payload ->> 'boxes' AS boxes, attempts, error FROM voiding.outbox ORDER BY seq;
 SELECT count(voiding.discard_message(id, 'tested')) FROM voiding.outbox WHERE attempts > 0;
-SELECT voiding.dispatch();
+CALL test.settle();
 SELECT ids, boxes FROM shop.call ORDER BY n DESC LIMIT 1;
 
 -- a key that one message lacks is null, one that no default covers an error of that message alone
@@ -52,10 +53,10 @@ CREATE FUNCTION shop.weigh(id text[], weight numeric[], note text[] DEFAULT NULL
   'INSERT INTO shop.call (ids) SELECT array_agg(concat_ws('':'', i, w, coalesce(t, ''none'')) ORDER BY i) FROM unnest(id, weight, note) x(i, w, t)';
 SELECT voiding.subscribe('Weighed', 'shop.weigh', takes_set => true);
 TRUNCATE shop.call;
+CALL test.set('voiding.retry_limit', '1');
 SELECT count(voiding.emit('Weighed', k, d, 'shop'))
   FROM (VALUES ('a', '{"id": "a", "weight": 1.5, "note": "x"}'::jsonb), ('b', '{"id": "b", "weight": 2}'), ('c', '{"id": "c"}'), ('d', '{"id": "d", "weight": null}')) x(k, d);
-SET voiding.retry_limit = 1;
-SELECT voiding.dispatch();
+CALL test.settle();
 SELECT i FROM shop.call, unnest(ids) i ORDER BY i;
 SELECT aggregateid, error FROM voiding.dead_letter;
 
@@ -69,14 +70,14 @@ BEGIN
 END $$;
 SELECT voiding.subscribe('Tell', 'shop.tell', takes_set => true);
 SELECT count(voiding.emit('Tell', k, jsonb_build_object('id', k), 'shop')) FROM (VALUES ('a'), ('b')) x(k);
-SELECT voiding.dispatch();
+CALL test.settle();
 SELECT t.subject, o.subject AS caused_by FROM voiding.event t JOIN voiding.event o ON o.event_id = t.causation_id WHERE t.type = 'Told' ORDER BY 1;
+CALL test.by_hand();
 BEGIN;
 SELECT voiding.emit('Tell', 'x', '{"id": "x"}', 'shop') IS NOT NULL AS sent;
 CREATE OR REPLACE FUNCTION shop.tell(id text[]) RETURNS void LANGUAGE sql AS $$ SELECT voiding.emit('Told', 'one', '{}') $$;
 SELECT voiding.dispatch();
 SELECT subject FROM voiding.event WHERE type = 'Told' ORDER BY position DESC LIMIT 1;
 ROLLBACK;
-
 \c contrib_regression
-DROP DATABASE regress_set;
+DROP DATABASE regress_voiding;

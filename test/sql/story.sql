@@ -1,9 +1,8 @@
--- One void by hand: a document is issued, voided, its report published, the
+-- One void: a document is issued, voided, its report published, the
 -- next one voided too late, the failure acknowledged.
-CREATE DATABASE regress_story;
-\c regress_story
-\set SHOW_CONTEXT never
-CREATE EXTENSION voiding;
+\set ECHO none
+\i test/lib/database.sql
+BEGIN;
 SELECT document_id, customer_id, kind, amount, currency, status FROM billing.issue_document('INV-1', 'acme', 100);
 SELECT document_id, amount, currency FROM billing.issue_document('INV-2', 'acme', 50.50);
 SELECT document_id, amount, currency FROM billing.issue_document('INV-3', 'acme', 7, 'USD', 'credit note');
@@ -11,9 +10,11 @@ SELECT document_id, amount, currency FROM billing.issue_document('INV-3', 'acme'
 SELECT document_id, amount FROM billing.issue_document('INV-1', 'acme', 100);
 SELECT type, source, subject FROM voiding.event ORDER BY position;
 SELECT type, source, destination, aggregateid FROM voiding.outbox ORDER BY seq;
-SELECT voiding.dispatch();
+COMMIT;
+CALL test.settle();
 SELECT customer_id, currency, status, total FROM reports.report ORDER BY currency;
 -- void one; the engine waits for Reports
+BEGIN;
 SELECT billing.void_document('INV-1', 'typo') AS p \gset
 SELECT status, void_reason, requested_by = current_user AS by_me, process_id = :'p' AS same FROM billing.document WHERE document_id = 'INV-1';
 SELECT type, key, state, failed, waits_for, process_id = :'p' AS same FROM voiding.ongoing_process;
@@ -24,15 +25,12 @@ SELECT type, destination, aggregateid, payload - 'process_id' AS payload, payloa
 SELECT e.type FROM voiding.event e JOIN voiding.outbox o ON o.causation_id = e.event_id;
 -- again while it runs: the same process
 SELECT billing.void_document('INV-1', 'again') = :'p' AS same;
+COMMIT;
 -- Reports sets it aside, then Billing completes, then Reports confirms
-SELECT voiding.dispatch('reports', 1);
-SELECT document_id, status, process_id = :'p' AS same FROM reports.report_line ORDER BY document_id;
-SELECT state, waits_for FROM voiding.ongoing_process;
-SELECT voiding.dispatch('billing', 1);
+CALL test.settle();
 SELECT status, voided_at IS NOT NULL AS voided FROM billing.document WHERE document_id = 'INV-1';
 SELECT state, finished_at IS NOT NULL AS finished, outcome FROM voiding.process WHERE process_id = :'p';
 SELECT count(*) FROM voiding.ongoing_process;
-SELECT voiding.dispatch();
 SELECT document_id, status FROM reports.report_line ORDER BY document_id;
 SELECT step, event, from_state, to_state, command, source, actor = current_user AS me, note FROM voiding.process_history WHERE process_id = :'p' ORDER BY step;
 SELECT aspect, what, detail FROM voiding.explain(:'p');
@@ -46,7 +44,7 @@ SELECT reports.publish_report('acme');
 \echo :LAST_ERROR_SQLSTATE
 -- void too late
 SELECT billing.void_document('INV-2', 'too late') AS p \gset
-SELECT voiding.dispatch();
+CALL test.settle();
 SELECT status FROM billing.document WHERE document_id = 'INV-2';
 SELECT key, state, failed, waits_for FROM voiding.ongoing_process;
 SELECT data ->> 'failure' ~ '^report \d+ was published on \d{4}-\d\d-\d\d$' AS failure FROM voiding.ongoing_process;
@@ -72,12 +70,13 @@ SELECT voiding.acknowledge_process_failure(:'p', 'twice');
 SELECT count(*) FROM voiding.event WHERE type = 'ProcessFailureAcknowledged';
 -- now it may be asked again, and is refused again
 SELECT billing.void_document('INV-2', 'once more') <> :'p' AS another;
-SELECT voiding.dispatch();
+CALL test.settle();
 SELECT state FROM voiding.ongoing_process;
 SELECT state, count(*) FROM voiding.process GROUP BY state ORDER BY state;
 -- nothing is left to do
 SELECT voiding.dispatch();
 SELECT voiding.wait_until_idle('0 s');
 SELECT * FROM voiding.check_invariants() UNION ALL SELECT * FROM billing.check_invariants() UNION ALL SELECT * FROM reports.check_invariants();
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_story;
+DROP DATABASE regress_voiding;

@@ -1,9 +1,9 @@
 -- Deadlines: both of the voiding process, moved and passed; answers that come
 -- after them; timers that are stale.
-CREATE DATABASE regress_timers;
-\c regress_timers
-\set SHOW_CONTEXT never
-CREATE EXTENSION voiding;
+\set ECHO none
+\i test/lib/database.sql
+-- a service that is silent: by hand, only the other one is dispatched
+CALL test.by_hand();
 CREATE VIEW doc AS SELECT d.document_id, d.status, l.status AS line, l.report_id IS NOT NULL AS in_report FROM billing.document d LEFT JOIN reports.report_line l USING (document_id);
 CREATE FUNCTION history(p uuid) RETURNS TABLE (step int, event text, from_state text, to_state text, command text, note text) LANGUAGE sql AS
   $$ SELECT step, event, from_state, to_state, command, note FROM voiding.process_history WHERE process_id = p ORDER BY step $$;
@@ -135,44 +135,47 @@ SELECT count(*) FROM voiding.timer;
 SELECT voiding.dispatch() > 0 AS fired;
 SELECT state FROM voiding.process WHERE process_id = :'p';
 
+CALL test.set('voiding.clock_offset', '40000');
+CALL test.as_asked();
 -- a deadline whose guards do not hold; one inside a state; two in one state; several due at once
 SELECT voiding.create_process_type('egg', '{"key": "egg", "start": {"Laid": "Cooking"}, "states": {
   "Cooking": {"after": {"PT3M": {"set": {"soft": true}}, "PT5M": [{"guard": "$.process.size == \"small\"", "target": "Hard"}], "PT9M": "Hard"}},
   "Hard": {"after": {"P1D": "Eaten"}}, "Eaten": {"type": "final"}}}');
 SELECT voiding.emit('Laid', e, jsonb_build_object('egg', e, 'size', size), 'billing') IS NOT NULL AS id FROM (VALUES ('1', 'small'), ('2', 'large')) x(e, size);
-SET voiding.clock_offset = 40200;
-SELECT voiding.dispatch();
+CALL test.set('voiding.clock_offset', '40200');
+CALL test.settle();
 SELECT key, state, data -> 'soft' AS soft FROM voiding.active_process ORDER BY key;
-SET voiding.clock_offset = 40400;
-SELECT voiding.dispatch();
+CALL test.set('voiding.clock_offset', '40400');
+CALL test.settle();
 SELECT key, state FROM voiding.active_process ORDER BY key;
 SELECT name, count(*) FROM voiding.timer GROUP BY name ORDER BY name;
-SET voiding.clock_offset = 40700;
-SELECT voiding.dispatch();
+CALL test.set('voiding.clock_offset', '40700');
+CALL test.settle();
 SELECT key, step, event, from_state, to_state, note, data ->> 'timer' AS timer FROM voiding.process_history WHERE type = 'egg' ORDER BY key, step;
-SET voiding.clock_offset = 1000000;
-SELECT voiding.dispatch(batch_size => 1), voiding.dispatch(batch_size => 1), voiding.dispatch(batch_size => 1);
+CALL test.set('voiding.clock_offset', '1000000');
+CALL test.settle();
 SELECT key, state FROM voiding.process WHERE type = 'egg' ORDER BY key;
 -- an engine that slept through all of them takes them in their order
-RESET voiding.clock_offset;
+CALL test.set('voiding.clock_offset', '0');
 SELECT voiding.emit('Laid', '3', '{"egg": "3", "size": "small"}', 'billing') IS NOT NULL AS id;
-SET voiding.clock_offset = 500;
-SELECT voiding.dispatch();
+CALL test.set('voiding.clock_offset', '500');
+CALL test.settle();
 SELECT step, event, from_state, to_state, data ->> 'timer' AS timer FROM voiding.process_history WHERE type = 'egg' AND key = '3' ORDER BY step;
-SET voiding.clock_offset = 1000000;
-SELECT voiding.dispatch() > 0 AS fired;
+CALL test.set('voiding.clock_offset', '1000000');
+CALL test.settle();
 -- a deadline of the whole process that passes while it waits for a person is not lost:
 -- it holds again when the process goes on
 SELECT voiding.create_process_type('trial', '{"key": "id", "start": {"Tried": "Trying"}, "after": {"P1D": "Ended"}, "states": {
   "Trying": {"on": {"Broke": "Broken", "Worked": "Ended"}}, "Broken": {"type": "failed", "on": {"Mended": "Trying", "ProcessFailureAcknowledged": "Ended"}}, "Ended": {"type": "final"}}}');
-RESET voiding.clock_offset;
+CALL test.set('voiding.clock_offset', '0');
 SELECT voiding.emit('Tried', 't', '{"id": "t"}', 'billing') IS NOT NULL AS id, voiding.emit('Broke', 't', '{"id": "t"}', 'billing') IS NOT NULL AS id;
-SET voiding.clock_offset = 100000;
-SELECT voiding.dispatch() IS NOT NULL AS round;
+CALL test.set('voiding.clock_offset', '100000');
+CALL test.settle();
 SELECT state, (SELECT count(*) FROM voiding.timer t WHERE t.process_id = a.process_id) AS timers FROM voiding.active_process a WHERE key = 't';
 SELECT voiding.emit('Mended', 't', '{"id": "t"}', 'billing') IS NOT NULL AS id;
-SELECT voiding.dispatch() > 0 AS fired;
+CALL test.settle();
 SELECT state FROM voiding.process WHERE key = 't';
 SELECT * FROM voiding.check_invariants() UNION ALL SELECT * FROM billing.check_invariants() UNION ALL SELECT * FROM reports.check_invariants();
+CALL test.by_hand();
 \c contrib_regression
-DROP DATABASE regress_timers;
+DROP DATABASE regress_voiding;
