@@ -42,7 +42,7 @@ installcheck: test/out/expected test/out/isolation/expected
 test/out/expected test/out/isolation/expected:
 	mkdir -p $(dir $@) && ln -sfn $(CURDIR)/expected $@
 
-.PHONY: test test-matrix demo lint check-asan dist help
+.PHONY: test test-matrix demo bench lint check-asan dist help
 
 test:
 	script/setup
@@ -54,6 +54,10 @@ test-matrix:
 demo:
 	script/setup
 	script/unprivileged script/demo
+
+bench:
+	@script/setup
+	@script/unprivileged script/bench
 
 lint:
 	script/lint
@@ -74,6 +78,7 @@ help:
 #H make test         install what is missing, build, run every suite in private instances
 #H make test-matrix  the same on PostgreSQL 15, 17 and 18, as root; MATRIX="17 18", MATRIX_DIR=DIR
 #H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv, DEMO_EVERY=SECONDS, SLOW_DOWN=1
+#H make bench        voiding beside the same process by hand, with fsync; BENCH_QUICK=1: two minutes
 #H make lint         style and duplicate checks
 #H make check-asan   the suites under AddressSanitizer
 #H make dist         a source archive

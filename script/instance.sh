@@ -1,7 +1,8 @@
 # instance.sh: a private throw-away PostgreSQL with this extension. Sourced.
 #
 #   build_private       build the tree here and install it into a private PostgreSQL
-#   start_instance      start a server on a socket; sets PGHOST, PGPORT, PGUSER
+#   start_instance [CONF]  start a server on a socket; sets PGHOST, PGPORT, PGUSER; CONF: lines
+#                       for postgresql.conf, which override those here
 #   stop_instance
 #
 # Everything lives below ./build; nothing listens on a network.
@@ -29,6 +30,7 @@ start_instance() {
 		max_connections = 50
 		timezone = 'UTC'
 		voiding.workers = 0
+		${1:-}
 	EOF
 	pg_ctl -D build/data -l build/server.log -w start >/dev/null ||
 		{ cat build/server.log >&2; return 1; }

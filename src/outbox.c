@@ -116,8 +116,9 @@ vd_outbox_add(VdMessage *m)
 		m->created_at = vd_now();
 	if (m->available_at == 0)
 		m->available_at = m->created_at;
-	if (!vd_queue_keep(m))
-		vd_outbox_write(m);
+	if (vd_queue_keep(m))
+		return;					/* there is no work left for others */
+	vd_outbox_write(m);
 	vd_notify_add(m->destination, m->type, &m->id);
 }
 

@@ -42,6 +42,7 @@
 #define SOON_LAST	200
 #define PARK_EVERY	200			/* ms between sweeps while parked events are new */
 #define MAX_ROUNDS	8			/* of follow-ups in one transaction */
+#define HINT_EVERY	20			/* ms between NOTIFYs while there is much to do */
 #define LOCKED		200			/* ms until deadlines of locked processes are tried again */
 #define AFTER_ERROR	1000		/* ms */
 #define CHECK_EVERY	1000		/* ms; is this worker wanted? */
@@ -319,6 +320,19 @@ look(Look *l)
 		look_everywhere(l);
 }
 
+/* at once when there is nothing else to do, else now and then */
+static void
+send_hints(bool busy)
+{
+	static TimestampTz sent = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (busy && now - sent < HINT_EVERY * 1000)
+		return;
+	vd_send_hints();
+	sent = now;
+}
+
 /* one transaction; how much was done */
 static int
 turn(Look *l)
@@ -347,7 +361,7 @@ turn(Look *l)
 		LockReleaseAll(USER_LOCKMETHOD, true);	/* session locks of handlers */
 		l->limit = Min(l->limit * 2, vd_batch_size);
 	}
-	vd_send_hints();
+	send_hints(due + done > 0);
 	return due + done;
 }
 
