@@ -178,7 +178,7 @@ add_row(VdBucket *b, TupleTableSlot *slot)
 		return;
 	w = vd_queue_new(b);
 	w->seq = DatumGetInt64(v[Ob_seq]);
-	w->available_at = DatumGetTimestampTz(v[Ob_available_at]);
+	w->available_at = vd_outbox_due(slot);
 	w->key = hash_combine(hash_text(v[Ob_aggregateid]), hash_text(v[Ob_destination]));
 	w->tid = slot->tts_tid;
 	w->taken = false;
@@ -342,7 +342,8 @@ vd_queue_look(uint64 mask)
 		read_bucket(&r, b);
 		remember_snapshot(bucket, r.snapshot, next);
 	}
-	running = r.snapshot->xcnt > 0;
+	/* those at or above xmax are not listed in a snapshot */
+	running = r.snapshot->xcnt > 0 || ReadNextTransactionId() != r.snapshot->xmax;
 	close_reader(&r);
 	return running;
 }
@@ -463,14 +464,16 @@ List *
 vd_queue_take(int limit, VdTake which, TimestampTz *next_due)
 {
 	static int	first = 0;
+	static bool lost_before = false;
 	List	   *messages = NIL;
 	int			begin = (which == VD_NEXT ? ++first : first) % VD_BUCKETS;
 	TimestampTz now = vd_now();
 	Reader		r;
 
 	open_reader(&r);
-	if (which != VD_KEPT)
+	if (which != VD_KEPT && !lost_before)	/* every other time, so that they stop nobody */
 		messages = take_lost(&r, now);
+	lost_before = messages != NIL;
 	if (messages != NIL)
 		limit = 1;				/* it alone */
 	for (int i = 0; i < VD_BUCKETS && list_length(messages) < limit; i++)

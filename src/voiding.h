@@ -382,6 +382,7 @@ extern void vd_outbox_dead(VdMessage *m, const char *sqlstate);
 extern List *vd_outbox_take(const char *service, int limit);
 extern bool vd_outbox_own(int16 bucket);
 extern void vd_outbox_write(const VdMessage *m);
+extern TimestampTz vd_outbox_due(TupleTableSlot *slot);
 extern void vd_outbox_retry(VdMessage *m, TimestampTz when);
 
 /* ---- notify.c ---- */
