@@ -37,20 +37,27 @@ $(OBJS): voiding.control
 $(SCRIPT): script/join-sql sql/install.list $(wildcard sql/*.sql sql/*.json)
 	script/join-sql > $@.tmp && mv $@.tmp $@
 
-# pg_regress compares with OUTPUTDIR/expected on 15, --expecteddir is newer
+# pg_regress 15 compares with OUTPUTDIR/expected, later ones with expected
 installcheck: test/out/expected test/out/isolation/expected
 test/out/expected test/out/isolation/expected:
 	mkdir -p $(dir $@) && ln -sfn $(CURDIR)/expected $@
 
-.PHONY: test demo lint check-asan dist help
+.PHONY: test test-matrix demo bench lint check-asan dist help
 
 test:
 	script/setup
 	script/unprivileged script/suites
 
+test-matrix:
+	script/matrix
+
 demo:
 	script/setup
 	script/unprivileged script/demo
+
+bench:
+	@script/setup
+	@script/unprivileged script/bench
 
 lint:
 	script/lint
@@ -69,7 +76,9 @@ help:
 #H make install      install into that PostgreSQL
 #H make installcheck regression and isolation tests against a running server
 #H make test         install what is missing, build, run every suite in private instances
-#H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv
+#H make test-matrix  the same on PostgreSQL 15, 17 and 18, as root; MATRIX="17 18", MATRIX_DIR=DIR
+#H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv, DEMO_EVERY=SECONDS, SLOW_DOWN=1
+#H make bench        voiding beside the same process by hand, with fsync; BENCH_QUICK=1: two minutes
 #H make lint         style and duplicate checks
 #H make check-asan   the suites under AddressSanitizer
 #H make dist         a source archive

@@ -1,7 +1,8 @@
 # instance.sh: a private throw-away PostgreSQL with this extension. Sourced.
 #
 #   build_private       build the tree here and install it into a private PostgreSQL
-#   start_instance      start a server on a socket; sets PGHOST, PGPORT, PGUSER
+#   start_instance [CONF]  start a server on a socket; sets PGHOST, PGPORT, PGUSER; CONF: lines
+#                       for postgresql.conf, which override those here
 #   stop_instance
 #   serve DB            let workers serve a database, as many as SERVED says
 #
@@ -38,7 +39,7 @@ worker_settings() {
 
 start_instance() {
 	export PGHOST="$tree/build" PGPORT=5432 PGUSER=postgres
-	unset PGDATABASE PGSERVICE PGOPTIONS
+	unset PGDATABASE PGSERVICE PGOPTIONS PGHOSTADDR PGSERVICEFILE PGPASSFILE
 	# who dispatches by hand is not told that nobody serves his database
 	[ "$preload" = 0 ] || export PGOPTIONS='-c voiding.workers=0'
 	rm -rf build/data
@@ -53,6 +54,7 @@ start_instance() {
 		max_worker_processes = 32
 		timezone = 'UTC'
 		$(worker_settings)
+		${1:-}
 	EOF
 	pg_ctl -D build/data -l build/server.log -w start >/dev/null ||
 		{ cat build/server.log >&2; return 1; }

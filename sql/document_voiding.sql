@@ -49,11 +49,15 @@ BEGIN
     RETURN;
   END IF;
   PERFORM voiding.create_document_voiding();
-  FOR o IN SELECT i.type, i.identity
+  FOR o IN SELECT d.classid, d.objid, i.type, i.identity
              FROM pg_depend d
              JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.deptype = 'e',
                   LATERAL pg_identify_object(d.classid, d.objid, d.objsubid) i
-            WHERE e.extname = 'voiding' AND coalesce(i.schema, i.name) IN ('billing', 'reports') LOOP
+            WHERE e.extname = 'voiding' AND coalesce(i.schema, i.name) IN ('billing', 'reports')
+            ORDER BY d.classid = 'pg_type'::regclass, i.identity LIKE '%[]' LOOP
+    -- from PostgreSQL 17 on, a type goes with its table and an array with its type
+    CONTINUE WHEN NOT EXISTS (SELECT FROM pg_depend d
+                               WHERE d.classid = o.classid AND d.objid = o.objid AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e');
     EXECUTE format('ALTER EXTENSION voiding DROP %s %s', o.type, o.identity);
   END LOOP;
 END $install$;

@@ -99,6 +99,10 @@ COMMENT ON FUNCTION voiding.emit_event() IS
 
 CREATE FUNCTION voiding.begin_conversation() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_begin_conversation';
+CREATE FUNCTION voiding.new_conversation() RETURNS uuid
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_new_conversation';
+COMMENT ON FUNCTION voiding.new_conversation() IS
+  'a new process id, for a BEFORE trigger function of one''s own to put into the column that @correlation names';
 COMMENT ON FUNCTION voiding.begin_conversation() IS
   'BEFORE trigger: puts a new correlation id, the id of the process that will start, into a column';
 

@@ -24,6 +24,7 @@
 
 PG_FUNCTION_INFO_V1(voiding_emit_event);
 PG_FUNCTION_INFO_V1(voiding_begin_conversation);
+PG_FUNCTION_INFO_V1(voiding_new_conversation);
 
 typedef struct CaptureColumn
 {
@@ -93,7 +94,7 @@ add_column(Capture *c, Relation rel, const char *name, const char *column)
 static void
 capture_argument(Capture *c, Relation rel, const char *arg)
 {
-	char	   *equals = strchr(arg, '=');
+	const char *equals = strchr(arg, '=');
 
 	if (strncmp(arg, "@subject=", 9) == 0)
 		c->subject = column_number(rel, arg + 9);
@@ -342,4 +343,17 @@ voiding_begin_conversation(PG_FUNCTION_ARGS)
 	tuple = heap_modify_tuple_by_cols(tuple, RelationGetDescr(td->tg_relation), 1,
 									  &attno, &value, &isnull);
 	return PointerGetDatum(tuple);
+}
+
+/*
+ * voiding.new_conversation() RETURNS uuid: the same for a trigger function of
+ * one's own, to put into the column.
+ */
+Datum
+voiding_new_conversation(PG_FUNCTION_ARGS)
+{
+	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+
+	*id = vd_last_begun = vd_uuid_new();
+	PG_RETURN_UUID_P(id);
 }

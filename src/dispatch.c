@@ -25,7 +25,7 @@
 #include "queue.h"
 #include "shared.h"
 
-#define RETRY_LOCK	(30 * 1000)	/* us until a lock that was not free is tried again */
+#define BEHIND		(30 * 1000)	/* us until what was behind another message is looked at again */
 
 PG_FUNCTION_INFO_V1(voiding_dispatch);
 PG_FUNCTION_INFO_V1(voiding_command_failed);
@@ -241,10 +241,13 @@ run_all(void *arg)
 }
 
 /*
- * A worker waits for locks and deadlocks only briefly. When it cannot have a
- * lock even for one message alone, that is nobody's fault: it is tried again
- * soon and does not count as an attempt.
+ * A worker waits for locks and deadlocks only briefly. That it cannot have one
+ * is no message's fault and does not count as an attempt. What it holds others
+ * may be waiting for: it commits what it has done, and comes back with smaller
+ * batches. A message that loses alone is tried again later.
  */
+int			vd_contended = 0;	/* messages that were given back together; 0: none */
+
 static bool
 lost_a_lock(const ErrorData *e)
 {
@@ -256,8 +259,14 @@ static void
 run_range(Batch *b, int lo, int hi)
 {
 	Range		range = {b, lo, hi};
-	ErrorData  *error = attempt(run_all, &range);
+	ErrorData  *error;
 
+	if (vd_contended > 0)
+	{
+		memset(&b->skip[lo], true, hi - lo);
+		return;
+	}
+	error = attempt(run_all, &range);
 	if (error == NULL)
 	{
 		for (int i = lo; i < hi; i++)
@@ -268,12 +277,17 @@ run_range(Batch *b, int lo, int hi)
 			}
 		return;
 	}
+	if (lost_a_lock(error))
+	{
+		memset(&b->skip[lo], true, hi - lo);
+		vd_contended = hi - lo;
+		if (vd_contended == 1)
+			vd_queue_lost(b->messages[lo]);
+		return;
+	}
 	if (hi - lo == 1)
 	{
-		if (lost_a_lock(error))
-			b->skip[lo] = true;
-		else
-			put_back(b->messages[lo], error);
+		put_back(b->messages[lo], error);
 		skip_behind(b, lo);
 		b->done++;
 		return;
@@ -358,10 +372,11 @@ vd_run_batch(List *messages)
 	b.skip = palloc0(sizeof(bool) * b.n);
 	b.gone = palloc0(sizeof(bool) * b.n);
 	arrange(&b, messages);
+	vd_contended = 0;
 	run_range(&b, 0, b.n);
 	for (int i = 0; i < b.n; i++)
 		if (b.skip[i])
-			vd_queue_delay(b.messages[i], vd_now() + (vd_am_worker ? RETRY_LOCK : 0));
+			vd_queue_delay(b.messages[i], vd_am_worker && !vd_contended ? vd_now() + BEHIND : 0);
 	vd_wake_waiters(&vd_idle);
 	return b.done;
 }

@@ -77,6 +77,8 @@ vd_event_stamp(VdEvent *ev, const pg_uuid_t *from_row)
 	{
 		ev->correlation = *from_row;
 		ev->inherited = !vd_uuid_equal(from_row, &vd_last_begun);
+		if (!ev->inherited)		/* the next event with it is an answer */
+			memset(&vd_last_begun, 0, sizeof(vd_last_begun));
 	}
 	else if (cause)
 	{

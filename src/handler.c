@@ -27,6 +27,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -509,6 +510,8 @@ vd_handler_run(VdMessage **messages, int n, bool in_savepoint)
 		call(h, messages, n);
 		PopActiveSnapshot();
 		vd_fire_handlers_triggers(in_savepoint);
+		if (vd_am_worker)
+			PortalHashTableDeleteAll(); /* cursors left open: the next one may want the name */
 	}
 	PG_FINALLY();
 	{

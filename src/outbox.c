@@ -116,8 +116,9 @@ vd_outbox_add(VdMessage *m)
 		m->created_at = vd_now();
 	if (m->available_at == 0)
 		m->available_at = m->created_at;
-	if (!vd_queue_keep(m))
-		vd_outbox_write(m);
+	if (vd_queue_keep(m))
+		return;					/* there is no work left for others */
+	vd_outbox_write(m);
 	vd_notify_add(m->destination, m->type, &m->id);
 }
 
@@ -181,6 +182,18 @@ vd_outbox_read(TupleTableSlot *slot, VdMessage *m)
 	m->tid = slot->tts_tid;
 }
 
+/*
+ * When a message may run. One that was not to wait may at once, whatever the
+ * clock says now: it may have gone back since.
+ */
+TimestampTz
+vd_outbox_due(TupleTableSlot *slot)
+{
+	TimestampTz due = DatumGetTimestampTz(slot->tts_values[Ob_available_at]);
+
+	return due <= DatumGetTimestampTz(slot->tts_values[Ob_created_at]) ? 0 : due;
+}
+
 typedef struct Waiting			/* as much of a row as the choice needs */
 {
 	int64		seq;
@@ -210,7 +223,7 @@ collect(TupleTableSlot *slot, void *arg)
 		return true;
 	w = palloc(sizeof(Waiting));
 	w->seq = DatumGetInt64(slot->tts_values[Ob_seq]);
-	w->available_at = DatumGetTimestampTz(slot->tts_values[Ob_available_at]);
+	w->available_at = vd_outbox_due(slot);
 	w->destination = destination;
 	w->key = slot_text(slot, Ob_aggregateid);
 	w->type = slot_text(slot, Ob_type);

@@ -237,6 +237,20 @@ move(VdProcess *p, VdEvent *ev)
 		vd_unpark(def, p, ev);
 }
 
+/* let the active process of this key react, if there is one */
+static bool
+move_by_key(VdDefinition *def, const char *key, VdEvent *ev)
+{
+	VdProcess	p;
+
+	if (!lock_by_key(def->type, key, &p))
+		return false;
+	if (!ev->inherited)
+		ev->correlation = p.id;
+	move(&p, ev);
+	return true;
+}
+
 /*
  * Start a process. It is decided first and then inserted; should another one
  * with its type and key be there by then, nothing has been written, and the
@@ -256,19 +270,19 @@ start(VdDefinition *def, const char *key, VdEvent *ev, const pg_uuid_t *id)
 	bool		n[Pr_natts];
 	bool		written;
 
-	if (t == NULL)
+	if (t == NULL)				/* a guard does not hold */
+	{
+		(void) move_by_key(def, key, ev);
 		return false;
+	}
 	p.started_at = p.since = vd_now();
 	vd_step_take(def, &p, t, ev->data, &fx);
 	vd_process_to_row(&p, v, n);
 	while (!vd_insert_new(VD_ACTIVE_PROCESS, v, n))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (lock_by_key(def->type, key, &p))
-		{
-			move(&p, ev);
+		if (move_by_key(def, key, ev))
 			return false;
-		}
 	}
 	CommandCounterIncrement();
 	written = !fx.entered->final && fx.entered->task == NULL;
@@ -345,12 +359,8 @@ react(VdListener *l, VdEvent *ev, bool *taken)
 		vd_dead_event(ev, def->type,
 					  psprintf("the event has no key: process type %s looks for it in \"%s\"",
 							   def->type, def->key));
-	else if (lock_by_key(def->type, key, &p))
-	{
-		if (!ev->inherited)
-			ev->correlation = p.id;
-		move(&p, ev);
-	}
+	else if (!l->starts && move_by_key(def, key, ev))
+		return;
 	else if (l->starts)
 	{
 		pg_uuid_t	id = *taken || !vd_uuid_has_time(&ev->conversation)

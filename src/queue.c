@@ -21,7 +21,6 @@
 #include "storage/lock.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -29,41 +28,17 @@
 
 #include "voiding.h"
 #include "queue.h"
+#include "shared.h"
 
-#define MAX_WAITING		1000000 /* of a worker: 32 MB; more are read again later */
+#define MAX_WAITING		700000	/* of a worker: 34 MB; more are read again later */
 #define MIN_WAITING		4000	/* of a bucket, whatever the others hold */
+#define LOST_FIRST		(INT64CONST(30) * 1000) /* us until a lock is tried for again; doubling */
+#define LOST_DOUBLES	6
 #define MAX_NEAR		1000	/* transactions below the last xmax, read as a range */
 
-typedef struct Waiting
-{
-	int64		seq;
-	TimestampTz available_at;
-	uint32		key;			/* hash of destination and aggregateid */
-	ItemPointerData tid;		/* of the row */
-	bool		taken;			/* runs in this transaction */
-	VdMessage  *kept;			/* sent in this transaction: it has no row */
-	SubTransactionId sent_by;
-} Waiting;
-
-typedef struct Bucket
-{
-	bool		owned;
-	bool		whole;			/* read it whole at the next look */
-	bool		partial;		/* there is more than is remembered */
-	bool		has_kept;		/* messages without a row */
-	Waiting    *waiting;		/* by seq */
-	int			n;
-	int			room;
-	/* the snapshot it was read with: what is below xmax and not in xip has been */
-	uint64		xmax;
-	uint64	   *xip;
-	int			nxip;
-} Bucket;
-
-static void on_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg);
-
-static Bucket buckets[VD_BUCKETS];
+VdBucket	vd_buckets[VD_BUCKETS];
 static int	remembered = 0;		/* messages of all buckets, at the last look */
+static TimestampTz lost_due = PG_INT64_MAX; /* when one that could not have a lock is tried again */
 static MemoryContext memory = NULL;
 
 static uint64
@@ -86,7 +61,7 @@ compare_u64(const void *a, const void *b)
 }
 
 static void
-remember_snapshot(Bucket *b, Snapshot s, FullTransactionId next)
+remember_snapshot(VdBucket *b, Snapshot s, FullTransactionId next)
 {
 	if (b->xip)
 		pfree(b->xip);
@@ -99,7 +74,7 @@ remember_snapshot(Bucket *b, Snapshot s, FullTransactionId next)
 }
 
 static bool
-was_read(const Bucket *b, uint64 xid)
+was_read(const VdBucket *b, uint64 xid)
 {
 	return xid < b->xmax &&
 		bsearch(&xid, b->xip, b->nxip, sizeof(uint64), compare_u64) == NULL;
@@ -117,13 +92,13 @@ vd_queue_own(int worker, int workers)
 	if (memory == NULL)
 	{
 		memory = AllocSetContextCreate(TopMemoryContext, "voiding queue", ALLOCSET_DEFAULT_SIZES);
-		RegisterSubXactCallback(on_subxact, NULL);
+		vd_queue_keep_init();
 	}
 	for (int b = 0; b < VD_BUCKETS; b++)
-		if (b % workers == worker && !buckets[b].owned && vd_outbox_own(b))
+		if (b % workers == worker && !vd_buckets[b].owned && vd_outbox_own(b))
 		{
-			buckets[b].owned = true;
-			buckets[b].whole = true;
+			vd_buckets[b].owned = true;
+			vd_buckets[b].whole = true;
 		}
 }
 
@@ -131,7 +106,7 @@ bool
 vd_queue_owns_all(int worker, int workers)
 {
 	for (int b = worker; b < VD_BUCKETS; b += workers)
-		if (!buckets[b].owned)
+		if (!vd_buckets[b].owned)
 			return false;
 	return true;
 }
@@ -143,7 +118,7 @@ vd_queue_owned(void)
 	uint64		mask = 0;
 
 	for (int b = 0; b < VD_BUCKETS; b++)
-		if (buckets[b].owned)
+		if (vd_buckets[b].owned)
 			mask |= UINT64CONST(1) << b;
 	return mask;
 }
@@ -154,8 +129,8 @@ vd_queue_forget(void)
 {
 	for (int b = 0; b < VD_BUCKETS; b++)
 	{
-		buckets[b].n = 0;
-		buckets[b].whole = buckets[b].owned;
+		vd_buckets[b].n = 0;
+		vd_buckets[b].whole = vd_buckets[b].owned;
 	}
 }
 
@@ -165,22 +140,22 @@ vd_queue_disown(void)
 {
 	for (int b = 0; b < VD_BUCKETS; b++)
 	{
-		buckets[b].n = 0;
-		buckets[b].owned = buckets[b].whole = false;
+		vd_buckets[b].n = 0;
+		vd_buckets[b].owned = vd_buckets[b].whole = false;
 	}
 }
 
 /* ---- reading ---- */
 
-static Waiting *
-new_waiting(Bucket *b)
+VdWaiting *
+vd_queue_new(VdBucket *b)
 {
 	if (b->n == b->room)
 	{
 		b->room = Max(64, b->room * 2);
 		b->waiting = b->waiting
-			? repalloc_huge(b->waiting, sizeof(Waiting) * b->room)
-			: MemoryContextAllocHuge(memory, sizeof(Waiting) * b->room);
+			? repalloc_huge(b->waiting, sizeof(VdWaiting) * b->room)
+			: MemoryContextAllocHuge(memory, sizeof(VdWaiting) * b->room);
 	}
 	return &b->waiting[b->n++];
 }
@@ -193,21 +168,22 @@ hash_text(Datum d)
 
 /* remember a row, unless it is received outside the database */
 static void
-add_row(Bucket *b, TupleTableSlot *slot)
+add_row(VdBucket *b, TupleTableSlot *slot)
 {
 	Datum	   *v = slot->tts_values;
-	Waiting    *w;
+	VdWaiting  *w;
 
 	if (!vd_handler_is_here(TextDatumGetCString(v[Ob_destination]),
 							TextDatumGetCString(v[Ob_type])))
 		return;
-	w = new_waiting(b);
+	w = vd_queue_new(b);
 	w->seq = DatumGetInt64(v[Ob_seq]);
-	w->available_at = DatumGetTimestampTz(v[Ob_available_at]);
+	w->available_at = vd_outbox_due(slot);
 	w->key = hash_combine(hash_text(v[Ob_aggregateid]), hash_text(v[Ob_destination]));
 	w->tid = slot->tts_tid;
 	w->taken = false;
 	w->kept = NULL;
+	w->lost = 0;
 }
 
 typedef struct Reader
@@ -226,7 +202,7 @@ typedef enum Which
 static void
 read_rows(Reader *r, int16 number, Which which, uint64 xid)
 {
-	Bucket	   *b = &buckets[number];
+	VdBucket   *b = &vd_buckets[number];
 	ScanKeyData key[2];
 	int			nkeys = which == ALL ? 1 : 2;
 	IndexScanDesc scan = vd_index_beginscan(r->rel, r->index, r->snapshot, nkeys);
@@ -247,18 +223,18 @@ read_rows(Reader *r, int16 number, Which which, uint64 xid)
 	index_endscan(scan);
 }
 
-static int
-by_seq(const void *a, const void *b)
+int
+vd_queue_by_seq(const void *a, const void *b)
 {
-	int64		x = ((const Waiting *) a)->seq;
-	int64		y = ((const Waiting *) b)->seq;
+	int64		x = ((const VdWaiting *) a)->seq;
+	int64		y = ((const VdWaiting *) b)->seq;
 
 	return x < y ? -1 : x > y;
 }
 
 /* where the range of a window begins: at the oldest of the recent transactions */
 static uint64
-window_start(const Bucket *b)
+window_start(const VdBucket *b)
 {
 	uint64		start = b->xmax;
 
@@ -269,11 +245,11 @@ window_start(const Bucket *b)
 
 /* a bucket that is too long is cut, and read again when it has been emptied */
 static void
-sort_and_cut(Bucket *b, int others)
+sort_and_cut(VdBucket *b, int others)
 {
 	int			limit = Max(MIN_WAITING, MAX_WAITING - others);
 
-	qsort(b->waiting, b->n, sizeof(Waiting), by_seq);
+	qsort(b->waiting, b->n, sizeof(VdWaiting), vd_queue_by_seq);
 	if (b->n > limit)
 	{
 		b->n = limit;
@@ -283,7 +259,7 @@ sort_and_cut(Bucket *b, int others)
 
 /* do not keep the memory of a backlog that is over */
 static void
-release_memory(Bucket *b)
+release_memory(VdBucket *b)
 {
 	if (b->n > 0 || b->room <= MIN_WAITING)
 		return;
@@ -295,7 +271,7 @@ release_memory(Bucket *b)
 static void
 read_bucket(Reader *r, int16 number)
 {
-	Bucket	   *b = &buckets[number];
+	VdBucket   *b = &vd_buckets[number];
 	int			had = b->n;
 	int			before = b->n;
 
@@ -354,11 +330,11 @@ vd_queue_look(uint64 mask)
 	open_reader(&r);
 	remembered = 0;
 	for (int b = 0; b < VD_BUCKETS; b++)
-		remembered += buckets[b].n;
+		remembered += vd_buckets[b].n;
 	next = ReadNextFullTransactionId();
 	for (int b = 0; b < VD_BUCKETS; b++)
 	{
-		Bucket	   *bucket = &buckets[b];
+		VdBucket   *bucket = &vd_buckets[b];
 
 		if (!bucket->owned || !(bucket->whole || (bucket->partial && bucket->n == 0) ||
 								(mask & (UINT64CONST(1) << b))))
@@ -366,107 +342,10 @@ vd_queue_look(uint64 mask)
 		read_bucket(&r, b);
 		remember_snapshot(bucket, r.snapshot, next);
 	}
-	running = r.snapshot->xcnt > 0;
+	/* those at or above xmax are not listed in a snapshot */
+	running = r.snapshot->xcnt > 0 || ReadNextTransactionId() != r.snapshot->xmax;
 	close_reader(&r);
 	return running;
-}
-
-/* ---- keeping ---- */
-
-/*
- * What a batch sends to a handler here is kept in memory and run in the same
- * transaction: it never becomes a row, unless the batch ends before its turn.
- */
-static MemoryContext kept_memory = NULL;	/* of this transaction; NULL: nothing is kept */
-static SubTransactionId last_sent_by = 0;
-
-static VdMessage *
-copy_message(const VdMessage *m)
-{
-	MemoryContext old = MemoryContextSwitchTo(kept_memory);
-	VdMessage  *copy = palloc(sizeof(VdMessage));
-
-	*copy = *m;
-	copy->aggregatetype = pstrdup(m->aggregatetype);
-	copy->aggregateid = pstrdup(m->aggregateid);
-	copy->type = pstrdup(m->type);
-	copy->source = pstrdup(m->source);
-	copy->destination = pstrdup(m->destination);
-	copy->sent_in = m->sent_in ? pstrdup(m->sent_in) : NULL;
-	copy->payload = (Jsonb *) DatumGetPointer(datumCopy(JsonbPGetDatum(m->payload), false, -1));
-	copy->kept = true;
-	MemoryContextSwitchTo(old);
-	return copy;
-}
-
-static uint32
-hash_string(const char *s)
-{
-	return hash_bytes((const unsigned char *) s, strlen(s));
-}
-
-/* From now to the end of the transaction, keep what can be; or no more. */
-void
-vd_queue_keeping(bool on)
-{
-	kept_memory = on ? AllocSetContextCreate(TopTransactionContext, "voiding kept messages",
-											 ALLOCSET_DEFAULT_SIZES) : NULL;
-}
-
-/* Keep a message that is being sent; false: it has to become a row. */
-bool
-vd_queue_keep(const VdMessage *m)
-{
-	Bucket	   *b = &buckets[m->bucket];
-	Waiting    *w;
-
-	if (kept_memory == NULL || !b->owned || b->partial ||
-		!vd_handler_is_here(m->destination, m->type))
-		return false;
-	w = new_waiting(b);
-	w->seq = m->seq;
-	w->available_at = m->available_at;
-	w->key = hash_combine(hash_string(m->aggregateid), hash_string(m->destination));
-	w->taken = false;
-	w->kept = copy_message(m);
-	b->has_kept = true;
-	w->sent_by = last_sent_by = GetCurrentSubTransactionId();
-	if (b->n > 1 && w[-1].seq > w->seq)
-		qsort(b->waiting, b->n, sizeof(Waiting), by_seq);
-	return true;
-}
-
-/* a subtransaction is rolled back, and what it sent with it */
-static void
-on_subxact(SubXactEvent event, SubTransactionId mine, SubTransactionId parent, void *arg)
-{
-	if (event != SUBXACT_EVENT_ABORT_SUB || kept_memory == NULL || last_sent_by < mine)
-		return;
-	for (int n = 0; n < VD_BUCKETS; n++)
-	{
-		Bucket	   *b = &buckets[n];
-		int			left = 0;
-
-		for (int i = 0; i < b->n; i++)
-			if (!b->waiting[i].kept || b->waiting[i].sent_by < mine)
-				b->waiting[left++] = b->waiting[i];
-		b->n = left;
-	}
-}
-
-/* make rows of those whose turn has not come */
-void
-vd_queue_write_kept(void)
-{
-	vd_queue_keeping(false);
-	for (int n = 0; n < VD_BUCKETS; n++)
-		for (int i = 0; i < buckets[n].n; i++)
-		{
-			Waiting    *w = &buckets[n].waiting[i];
-
-			if (w->kept && !w->taken)
-				vd_outbox_write(w->kept);
-		}
 }
 
 /* ---- taking ---- */
@@ -489,7 +368,7 @@ block(HTAB **blocked, uint32 key)
 
 /* the message itself; NULL: discarded meanwhile */
 static VdMessage *
-fetch(Reader *r, const Waiting *w)
+fetch(Reader *r, const VdWaiting *w)
 {
 	ItemPointerData tid = w->tid;
 	VdMessage  *m;
@@ -504,21 +383,21 @@ fetch(Reader *r, const Waiting *w)
 }
 
 static List *
-take_from(Reader *r, Bucket *b, int limit, bool kept, TimestampTz now, TimestampTz *next_due)
+take_from(Reader *r, VdBucket *b, int limit, VdTake which, TimestampTz now, TimestampTz *next_due)
 {
 	List	   *messages = NIL;
 	HTAB	   *blocked = NULL;
 
 	for (int i = 0; i < b->n && list_length(messages) < limit; i++)
 	{
-		Waiting    *w = &b->waiting[i];
+		VdWaiting  *w = &b->waiting[i];
 		VdMessage  *m;
 
 		if (w->taken || is_blocked(blocked, w->key))
 			continue;
-		if (w->available_at > now || (kept && !w->kept))
+		if (w->available_at > now || w->lost > 0 || (which == VD_KEPT && !w->kept))
 		{
-			if (w->available_at > now)
+			if (w->available_at > now || w->lost > 0)
 				*next_due = Min(*next_due, w->available_at);
 			block(&blocked, w->key);
 			continue;
@@ -532,35 +411,85 @@ take_from(Reader *r, Bucket *b, int limit, bool kept, TimestampTz now, Timestamp
 	return messages;
 }
 
+/* is this one, of those that wait for its key, the first? */
+static bool
+is_first(VdBucket *b, VdWaiting *w)
+{
+	for (VdWaiting *x = b->waiting; x < w; x++)
+		if (x->key == w->key && !x->taken)
+			return false;
+	return true;
+}
+
 /*
- * Up to limit messages that may run now, in an order in which they may; or only
- * what was kept. next_due: lowered to when the first of those that may not yet
- * will.
+ * One of those that could not have a lock, when its time has come; NIL: none.
+ * Looks through everything, but seldom.
+ */
+static List *
+take_lost(Reader *r, TimestampTz now)
+{
+	VdWaiting  *found = NULL;
+	VdMessage  *m;
+
+	if (lost_due > now)
+		return NIL;
+	lost_due = VD_NEVER;
+	for (int n = 0; n < VD_BUCKETS; n++)
+		for (int i = 0; i < vd_buckets[n].n; i++)
+		{
+			VdWaiting  *w = &vd_buckets[n].waiting[i];
+
+			if (w->lost == 0 || w->taken)
+				continue;
+			if (!is_first(&vd_buckets[n], w))
+				w->lost = 0;	/* one that came late goes before it */
+			else if (found == NULL && w->available_at <= now)
+				found = w;
+			else
+				lost_due = Min(lost_due, w->available_at);
+		}
+	if (found == NULL)
+		return NIL;
+	found->taken = true;
+	return (m = fetch(r, found)) ? list_make1(m) : NIL;
+}
+
+/*
+ * Up to limit messages that may run now, in an order in which they may.
+ * VD_NEXT: from where the last ones end; VD_AGAIN: from where they came, to
+ * find out which of them it was that could not have a lock; VD_KEPT: only what
+ * was kept. next_due: lowered to when the first of those that may not yet will.
  */
 List *
-vd_queue_take(int limit, bool kept, TimestampTz *next_due)
+vd_queue_take(int limit, VdTake which, TimestampTz *next_due)
 {
 	static int	first = 0;
+	static bool lost_before = false;
 	List	   *messages = NIL;
-	int			begin = first++ % VD_BUCKETS;
+	int			begin = (which == VD_NEXT ? ++first : first) % VD_BUCKETS;
 	TimestampTz now = vd_now();
 	Reader		r;
 
 	open_reader(&r);
+	if (which != VD_KEPT && !lost_before)	/* every other time, so that they stop nobody */
+		messages = take_lost(&r, now);
+	lost_before = messages != NIL;
+	if (messages != NIL)
+		limit = 1;				/* it alone */
 	for (int i = 0; i < VD_BUCKETS && list_length(messages) < limit; i++)
 	{
-		Bucket	   *b = &buckets[(begin + i) % VD_BUCKETS];
+		VdBucket   *b = &vd_buckets[(begin + i) % VD_BUCKETS];
 
-		if (b->n > 0 && (!kept || b->has_kept))
+		if (b->n > 0 && (which != VD_KEPT || b->has_kept))
 			messages = list_concat(messages,
-								   take_from(&r, b, limit - list_length(messages), kept, now,
+								   take_from(&r, b, limit - list_length(messages), which, now,
 											 next_due));
 	}
 	close_reader(&r);
 	return messages;
 }
 
-/* those that are wanted, due or not */
+/* those that are wanted, due or not, to be written anew: their rows here are no more */
 List *
 vd_queue_pick(bool (*wanted) (int64 seq))
 {
@@ -569,31 +498,64 @@ vd_queue_pick(bool (*wanted) (int64 seq))
 
 	open_reader(&r);
 	for (int b = 0; b < VD_BUCKETS; b++)
-		for (int i = 0; i < buckets[b].n; i++)
+		for (int i = 0; i < vd_buckets[b].n; i++)
 		{
-			Waiting    *w = &buckets[b].waiting[i];
+			VdWaiting  *w = &vd_buckets[b].waiting[i];
 			VdMessage  *m = wanted(w->seq) ? fetch(&r, w) : NULL;
 
-			if (m != NULL)
-				messages = lappend(messages, m);
+			if (m == NULL)
+				continue;
+			w->taken = true;
+			messages = lappend(messages, m);
 		}
 	close_reader(&r);
 	return messages;
+}
+
+static VdWaiting *
+waiting_of(const VdMessage *m)
+{
+	VdBucket   *b = &vd_buckets[m->bucket];
+	VdWaiting	key = {.seq = m->seq};
+
+	return b->n == 0 ? NULL : bsearch(&key, b->waiting, b->n, sizeof(VdWaiting), vd_queue_by_seq);
 }
 
 /* a message that could not be run now for no fault of its own */
 void
 vd_queue_delay(const VdMessage *m, TimestampTz when)
 {
-	Bucket	   *b = &buckets[m->bucket];
-	Waiting		key = {.seq = m->seq};
-	Waiting    *w = b->n == 0 ? NULL : bsearch(&key, b->waiting, b->n, sizeof(Waiting), by_seq);
+	VdWaiting  *w = waiting_of(m);
 
-	if (w != NULL)
-	{
+	if (w == NULL)
+		return;
+	w->taken = false;
+	if (w->lost == 0)
 		w->available_at = when;
-		w->taken = false;
-	}
+}
+
+/*
+ * A message that could not have a lock, alone: it is not in a batch any more,
+ * where others would wait with it, but tried later and later by itself.
+ */
+void
+vd_queue_lost(const VdMessage *m)
+{
+	VdWaiting  *w = waiting_of(m);
+
+	if (w == NULL)
+		return;
+	w->available_at = vd_now() + (LOST_FIRST << Min(w->lost, LOST_DOUBLES));
+	w->lost = Min(w->lost + 1, 100);
+	lost_due = Min(lost_due, w->available_at);
+}
+
+bool
+vd_queue_is_lost(const VdMessage *m)
+{
+	VdWaiting  *w = waiting_of(m);
+
+	return w != NULL && w->lost > 0;
 }
 
 /*
@@ -605,12 +567,12 @@ vd_queue_end(void)
 {
 	for (int n = 0; n < VD_BUCKETS; n++)
 	{
-		Bucket	   *b = &buckets[n];
+		VdBucket   *b = &vd_buckets[n];
 		int			kept = 0;
 
 		for (int i = 0; i < b->n; i++)
 		{
-			Waiting    *w = &b->waiting[i];
+			VdWaiting  *w = &b->waiting[i];
 
 			if (w->kept || w->taken)
 				continue;

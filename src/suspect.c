@@ -1,6 +1,6 @@
 /*
  * suspect.c
- *	  Messages that were running when a worker, or the server, ended.
+ *	  Messages that were running when a worker ended in the middle of them.
  *
  * Whether a message kills the server cannot be told by a row that dies with
  * the transaction. So a worker notes the batch that it runs in a small file.
@@ -28,6 +28,7 @@
 #define CRASH_LIMIT	3			/* crashes that a message may cause */
 
 static int	me = 0;				/* number of this worker */
+static int	note_fd = -1;
 static int64 *suspects = NULL;	/* seqs, in order */
 static int	nsuspects = 0;
 static bool uncounted = false;
@@ -46,21 +47,34 @@ note_path(int worker)
 void
 vd_note_running(List *messages)
 {
-	static int	fd = -1;
 	int64		note[1 + MAX_NOTE];
 	int			n = 0;
 	ListCell   *lc;
 
-	if (fd < 0)
-		fd = BasicOpenFile(note_path(me), O_RDWR | O_CREAT | PG_BINARY);
+	if (note_fd < 0)
+		note_fd = BasicOpenFile(note_path(me), O_RDWR | O_CREAT | PG_BINARY);
 	foreach(lc, messages)
 		if (n < MAX_NOTE)
 			note[++n] = ((VdMessage *) lfirst(lc))->seq;
 	note[0] = n;
-	if (fd < 0 || pg_pwrite(fd, note, sizeof(int64) * (n + 1), 0) < 0)
+	if (note_fd < 0 || pg_pwrite(note_fd, note, sizeof(int64) * (n + 1), 0) < 0)
 		ereport(LOG,
 				(errcode_for_file_access(),
 				 errmsg("could not write file \"%s\": %m", note_path(me))));
+}
+
+/*
+ * SIGQUIT: another process has crashed, or the server is stopped at once. What
+ * this worker runs is not why, so no note of it is left; and out.
+ */
+void
+vd_note_innocent(SIGNAL_ARGS)
+{
+	int64		none = 0;
+
+	if (note_fd >= 0)
+		none = pwrite(note_fd, &none, sizeof(none), 0);
+	_exit(2);
 }
 
 static void

@@ -27,6 +27,25 @@ set_version(pg_uuid_t *u, int version)
 	u->data[8] = (u->data[8] & 0x3f) | 0x80;
 }
 
+/* 8 random bytes; they are drawn many at a time, since each draw is costly */
+static void
+random_bytes(uint8 *to)
+{
+	static uint8 drawn[512];
+	static size_t left = 0;
+
+	if (left == 0)
+	{
+		if (!pg_strong_random(drawn, sizeof(drawn)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		left = sizeof(drawn);
+	}
+	left -= 8;
+	memcpy(to, drawn + left, 8);
+}
+
 /*
  * A version 7 id: milliseconds, then 12 bits of the rest of the millisecond,
  * then random bits. Within a backend each one is larger than the one before.
@@ -47,10 +66,7 @@ vd_uuid_new(void)
 		stamp = last + 1;
 	last = stamp;
 
-	if (!pg_strong_random(u.data + 8, 8))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
+	random_bytes(u.data + 8);
 	for (int i = 0; i < 6; i++)
 		u.data[i] = (uint8) (stamp >> (52 - 8 * i));
 	u.data[6] = (uint8) ((stamp >> 8) & 0x0f);

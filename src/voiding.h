@@ -382,6 +382,7 @@ extern void vd_outbox_dead(VdMessage *m, const char *sqlstate);
 extern List *vd_outbox_take(const char *service, int limit);
 extern bool vd_outbox_own(int16 bucket);
 extern void vd_outbox_write(const VdMessage *m);
+extern TimestampTz vd_outbox_due(TupleTableSlot *slot);
 extern void vd_outbox_retry(VdMessage *m, TimestampTz when);
 
 /* ---- notify.c ---- */
@@ -392,6 +393,7 @@ extern void vd_notify_add(const char *name, const char *type, const pg_uuid_t *i
 /* ---- dispatch.c ---- */
 extern void vd_give_up(VdMessage *m, const char *sqlstate);
 extern int	vd_run_batch(List *messages);
+extern int	vd_contended;
 extern int	vd_run_timers(int limit);
 extern int	vd_run_parked(int limit);
 

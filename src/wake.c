@@ -4,8 +4,8 @@
  *
  * What is to be woken is remembered during the transaction, in fixed memory;
  * the commit callback does nothing that can fail. COMMIT PREPARED sets off
- * nothing: workers look again soon while transactions they have seen running
- * are not over.
+ * nothing: PREPARE TRANSACTION wakes the workers, so that they see it running,
+ * and they look again soon while a transaction that they have seen is not over.
  */
 #include "postgres.h"
 
@@ -155,13 +155,10 @@ on_xact(XactEvent event, void *arg)
 {
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
 		return;
-	if (event == XACT_EVENT_COMMIT)
-	{
-		if (work_left)
-			wake_database();
-		if (anyone_told())
-			tell_waiters();
-	}
+	if (event != XACT_EVENT_ABORT && work_left)
+		wake_database();
+	if (event == XACT_EVENT_COMMIT && anyone_told())
+		tell_waiters();
 	work_left = parked = definitions = false;
 	written = 0;
 	timer_due = VD_NEVER;

@@ -13,6 +13,7 @@
  */
 #include "postgres.h"
 
+#include "access/twophase.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "commands/extension.h"
@@ -42,8 +43,13 @@
 #define SOON_LAST	200
 #define PARK_EVERY	200			/* ms between sweeps while parked events are new */
 #define MAX_ROUNDS	8			/* of follow-ups in one transaction */
+#define HINT_EVERY	20			/* ms between NOTIFYs while there is much to do */
 #define LOCKED		200			/* ms until deadlines of locked processes are tried again */
 #define AFTER_ERROR	1000		/* ms */
+#define PATIENCE	200			/* ms that a lock is waited for */
+#define CAUTIOUS	50			/* the same, after one was not to be had */
+#define IMPATIENCE	20			/* and by a message that could not have one before */
+#define LOOK_EVERY	Min(vd_look_every, 2 * CHECK_EVERY)	/* ms */
 #define CHECK_EVERY	1000		/* ms; is this worker wanted? */
 
 bool		vd_am_worker = false;
@@ -53,6 +59,7 @@ static VdDatabase *db;
 static bool parked_open = true;
 static TimestampTz next_timer = 0;	/* no deadline and no expiry is due before */
 static TimestampTz next_sweep = 0;
+static bool unsure = false;		/* a transaction was running that may have been prepared */
 
 PGDLLEXPORT void voiding_worker_main(Datum arg);
 
@@ -84,11 +91,20 @@ arrive(void)
 }
 
 static void
+wait_for_locks(int ms)
+{
+	static int	set = 0;
+
+	if (ms != set)
+		SetConfigOption("lock_timeout", psprintf("%d", set = ms), PGC_USERSET, PGC_S_OVERRIDE);
+}
+
+static void
 settings(void)
 {
 	SetConfigOption("application_name", "voiding worker", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("deadlock_timeout", "50ms", PGC_SUSET, PGC_S_OVERRIDE);
-	SetConfigOption("lock_timeout", "200ms", PGC_USERSET, PGC_S_OVERRIDE);
+	wait_for_locks(PATIENCE);
 	SetConfigOption("idle_in_transaction_session_timeout", "0", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_OVERRIDE);
@@ -173,26 +189,28 @@ slow_down(void)
 static int
 run_messages(int limit, TimestampTz *next_due)
 {
+	bool		cautious = limit < vd_batch_size && vd_slow_down == 0;
 	int			done = 0;
 	List	   *ran = NIL;
 
 	for (int round = 0; round < MAX_ROUNDS; round++)
 	{
-		List	   *messages = vd_suspects_alone(vd_queue_take(limit, round > 0, next_due));
+		VdTake		which = round > 0 ? VD_KEPT : cautious ? VD_AGAIN : VD_NEXT;
+		List	   *messages = vd_suspects_alone(vd_queue_take(limit, which, next_due));
+		bool		alone = vd_suspects_left() || vd_slow_down > 0;
 
 		if (messages == NIL)
 			break;
 		slow_down();
 		ran = list_concat(ran, messages);
 		vd_note_running(ran);
-		if (vd_suspects_left() || vd_slow_down > 0)
-		{
-			done += vd_run_batch(messages);
-			break;				/* each commits by itself */
-		}
-		if (round == 0)
+		wait_for_locks(vd_queue_is_lost(linitial(messages)) ? IMPATIENCE :
+					   cautious ? CAUTIOUS : PATIENCE);
+		if (round == 0 && !alone)
 			vd_queue_keeping(true);
-		done += vd_run_batch(messages);
+		done += vd_run_batch(messages) + vd_contended;
+		if (alone || vd_contended > 0)
+			break;				/* commit that */
 	}
 	vd_queue_write_kept();
 	return done;
@@ -233,6 +251,23 @@ find_next_due(void)
 	return next;
 }
 
+/*
+ * COMMIT PREPARED tells nobody of the deadlines and parked events that it
+ * brings in: look at them again, though not all the time.
+ */
+static bool
+may_have_missed(void)
+{
+	static TimestampTz looked = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (!unsure || max_prepared_xacts == 0 || now - looked < CHECK_EVERY * 1000)
+		return false;
+	looked = now;
+	unsure = false;
+	return true;
+}
+
 /* deadlines and parked events, which are the first worker's; how many */
 static int
 run_due(void)
@@ -243,6 +278,8 @@ run_due(void)
 
 	if (me.index != 0)
 		return 0;
+	if (may_have_missed())
+		next_timer = 0;
 	if (db)
 		next_timer = Min(next_timer, (int64) pg_atomic_read_u64(&db->timer_due));
 	due = next_timer <= vd_now();
@@ -282,22 +319,39 @@ typedef struct Look
 	int			limit;			/* messages to a batch */
 } Look;
 
-/* COMMIT PREPARED tells nobody: look soon while transactions are in progress */
+/* what was remembered to be looked at later, would be much later */
 static void
-look_everywhere(Look *l)
+notice_clock_back(Look *l)
 {
-	int			ms = Min(vd_look_every, 2 * CHECK_EVERY);
+	static TimestampTz last = 0;
+	TimestampTz now = vd_now();
 
-	if (db)
-		(void) pg_atomic_fetch_and_u64(&db->written, ~vd_queue_owned());
-	if (vd_queue_look(PG_UINT64_MAX))
+	if (now < last)
 	{
-		l->soon = Min(Max(l->soon * 2, SOON_FIRST), SOON_LAST);
-		ms = Min(ms, l->soon);
+		vd_queue_forget();
+		next_timer = next_sweep = l->everywhere_at = 0;
 	}
-	else
-		l->soon = 0;
-	l->everywhere_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+	last = now;
+}
+
+/*
+ * Look where somebody has written; and now and then everywhere, since COMMIT
+ * PREPARED tells nobody: soon while transactions are in progress.
+ */
+static void
+look_for_messages(Look *l)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	bool		everywhere = db == NULL || l->everywhere_at <= now;
+	uint64		written = db ? pg_atomic_fetch_and_u64(&db->written, ~vd_queue_owned()) : 0;
+	bool		running = vd_queue_look(everywhere ? PG_UINT64_MAX : written);
+
+	unsure = unsure || running;
+	if (!everywhere && (!running || l->soon > 0))
+		return;
+	l->soon = running ? Min(Max(l->soon * 2, SOON_FIRST), SOON_LAST) : 0;
+	l->everywhere_at = TimestampTzPlusMilliseconds(now, running ? Min(l->soon, LOOK_EVERY)
+												   : LOOK_EVERY);
 }
 
 static void
@@ -305,6 +359,7 @@ look(Look *l)
 {
 	uint64		definitions = vd_definitions_generation();
 
+	notice_clock_back(l);
 	if (definitions != l->definitions)
 	{
 		vd_queue_forget();
@@ -313,10 +368,20 @@ look(Look *l)
 	vd_queue_own(me.index, me.workers);
 	if (db)
 		l->generation = pg_atomic_read_u64(&db->generation);
-	if (db && l->everywhere_at > GetCurrentTimestamp())
-		(void) vd_queue_look(pg_atomic_fetch_and_u64(&db->written, ~vd_queue_owned()));
-	else
-		look_everywhere(l);
+	look_for_messages(l);
+}
+
+/* at once when there is nothing else to do, else now and then */
+static void
+send_hints(bool busy)
+{
+	static TimestampTz sent = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (busy && now - sent < HINT_EVERY * 1000)
+		return;
+	vd_send_hints();
+	sent = now;
 }
 
 /* one transaction; how much was done */
@@ -345,9 +410,12 @@ turn(Look *l)
 	{
 		vd_note_running(NIL);
 		LockReleaseAll(USER_LOCKMETHOD, true);	/* session locks of handlers */
-		l->limit = Min(l->limit * 2, vd_batch_size);
+		if (vd_contended > 0)
+			l->limit = Max(1, vd_contended / 2);
+		else
+			l->limit = Min(l->limit + l->limit / 4 + 1, vd_batch_size);
 	}
-	vd_send_hints();
+	send_hints(due + done > 0);
 	return due + done;
 }
 
@@ -378,7 +446,7 @@ static void
 rest(Look *l, bool failed)
 {
 	long		ms = failed ? AFTER_ERROR
-		: TimestampDifferenceMilliseconds(GetCurrentTimestamp(), l->everywhere_at);
+		: Min(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), l->everywhere_at), LOOK_EVERY);
 
 	if (!vd_queue_owns_all(me.index, me.workers) || db == NULL)
 		ms = Min(ms, 100);
@@ -475,6 +543,7 @@ voiding_worker_main(Datum arg)
 {
 	memcpy(&me, MyBgworkerEntry->bgw_extra, sizeof(me));
 	pqsignal(SIGTERM, die);
+	pqsignal(SIGQUIT, vd_note_innocent);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(me.dboid, InvalidOid, 0);

@@ -29,5 +29,6 @@ extern void vd_suspects_count(void);
 extern List *vd_suspects_alone(List *messages);
 extern bool vd_suspects_left(void);
 extern void vd_note_running(List *messages);
+extern void vd_note_innocent(SIGNAL_ARGS);
 
 #endif							/* VOIDING_WORKER_H */

@@ -17,7 +17,7 @@ SELECT is_empty($$ SELECT oid::regprocedure, path FROM f WHERE schema = 'voiding
 SELECT is_empty($$ SELECT oid::regprocedure, path FROM f WHERE schema <> 'voiding' AND path <> schema || ', pg_temp' $$,
   'in a service to its own schema, temporary objects last');
 SELECT set_eq($$ SELECT name FROM f WHERE language = 'c' $$,
-  ARRAY['now', 'uuid', 'caller', 'definitions_changed', 'emit_event', 'begin_conversation', 'emit', 'engine_emit',
+  ARRAY['now', 'uuid', 'caller', 'definitions_changed', 'emit_event', 'begin_conversation', 'new_conversation', 'emit', 'engine_emit',
         'dispatch', 'command_failed', 'wait_until_idle', 'check_snapshot', 'hint', 'next_xid', 'deliver_parked', 'wait_settled', 'await',
         'launch', 'stop', 'wake_timer', 'process_for', 'counters', 'serving',
         -- these call do_NAME as the engine's owner, on behalf of their caller
@@ -31,7 +31,7 @@ SELECT set_eq($$ SELECT schema || '.' || name FROM f WHERE prosecdef $$,
   ARRAY['voiding.add_event_partition', 'voiding.add_finished_partition', 'voiding.maintain', 'voiding.move_timer',
         'voiding.cancel_timer', 'voiding.explain', 'voiding.diagram', 'voiding.check_definition', 'voiding.check_invariants',
         'voiding.wait_for_process',
-        'billing.issue_document', 'billing.void_document', 'billing.check_invariants',
+        'billing.issue_document', 'billing.void_document', 'billing.refuse_document', 'billing.check_invariants',
         'reports.publish_report', 'reports.check_invariants'],
   'these functions, and no others, run with the rights of their owner');
 SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE language = 'c' AND provolatile = 'i' $$,

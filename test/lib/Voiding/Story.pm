@@ -211,6 +211,7 @@ sub objects
      WHERE NOT t.tgisinternal
     UNION ALL
     SELECT format('%s %s %s', k.conrelid::regclass, k.conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k JOIN own ON own.oid = k.connamespace
+     WHERE k.contype <> 'n' -- NOT NULL, since 18: the columns tell it, and pg_upgrade may change its name
     UNION ALL
     SELECT format('view %s %s', c.oid::regclass, md5(pg_get_viewdef(c.oid))) FROM pg_class c JOIN own ON own.oid = c.relnamespace WHERE c.relkind = 'v'
     UNION ALL
