@@ -42,11 +42,16 @@ installcheck: test/out/expected test/out/isolation/expected
 test/out/expected test/out/isolation/expected:
 	mkdir -p $(dir $@) && ln -sfn $(CURDIR)/expected $@
 
-.PHONY: test test-matrix demo bench lint check-asan dist help
+.PHONY: test test-workers test-matrix demo bench lint check-asan dist help
 
 test:
 	script/setup
-	script/unprivileged script/suites
+	script/unprivileged script/modes SERVED=0 "SERVED=2 BY_HAND=0"
+
+test-workers:
+	script/setup
+	script/unprivileged script/modes "SERVED=1 PRELOAD=0" "SERVED=1 PRELOAD=1" "SERVED=2 PRELOAD=0" "SERVED=2 PRELOAD=1" \
+		"SERVED=4 PRELOAD=0" "SERVED=4 PRELOAD=1"
 
 test-matrix:
 	script/matrix
@@ -75,7 +80,8 @@ help:
 #H make              build with the pg_config in PATH (or PG_CONFIG=...)
 #H make install      install into that PostgreSQL
 #H make installcheck regression and isolation tests against a running server
-#H make test         install what is missing, build, run every suite in private instances
+#H make test         install what is missing, build, run every suite in private instances, by hand and with workers
+#H make test-workers every suite with 1, 2 and 4 workers, the library preloaded and not
 #H make test-matrix  the same on PostgreSQL 15, 17 and 18, as root; MATRIX="17 18", MATRIX_DIR=DIR
 #H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv, DEMO_EVERY=SECONDS, SLOW_DOWN=1
 #H make bench        voiding beside the same process by hand, with fsync; BENCH_QUICK=1: two minutes
