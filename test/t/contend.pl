@@ -120,27 +120,44 @@ invariants_hold($node, $db, '16 clients');
 
 my $n = $ENV{VOIDING_CONTEND} // 3000;
 my %rate;
+
+# so many workers do what is waiting; the best rate of this kind of work
+sub measure
+{
+  my ($what, $workers, $name) = @_;
+  local $Test::Builder::Level = $Test::Builder::Level + 1;
+  my $start = time;
+
+  row($node, $db, "SELECT voiding.start_workers($workers)");
+  wait_idle($name);
+  $rate{$what}{$workers} = max($rate{$what}{$workers} // 0, $n / (time - $start));
+  row($node, $db, 'SELECT voiding.stop_workers(); ANALYZE');
+  return;
+}
+
+row($node, $db, 'SELECT voiding.stop_workers()');
 for my $round (1, 2)
 {
   for my $workers (1, 2, 4)
   {
     my $run = "w$round.$workers";
 
-    row($node, $db, qq{SELECT billing.issue_document('$run/' || i, 'm' || i % $customers, i) FROM generate_series(1, $n) i});
-    wait_idle("$run: all documents are in their reports");
-    row($node, $db, 'SELECT voiding.stop_workers()');
-    row($node, $db, 'VACUUM ANALYZE');
+    # the customers are new: their reports are made by whoever comes first
+    row($node, $db, qq{SELECT billing.issue_document('$run/' || i, '$run/' || i % $customers, i) FROM generate_series(1, $n) i ORDER BY random()});
+    measure('put into reports', $workers, "$run: all documents are in their reports");
     row($node, $db, qq{SELECT billing.void_document('$run/' || i, 'all') FROM generate_series(1, $n) i ORDER BY random()});
-    my $start = time;
-    row($node, $db, "SELECT voiding.start_workers($workers)");
-    wait_idle("$run: voided");
-    $rate{$workers} = max($rate{$workers} // 0, $n / (time - $start));
+    measure('voided', $workers, "$run: voided");
   }
 }
-note(sprintf '%d documents of %d customers: %.0f/s with one worker, %.2f times that with two, %.2f with four',
-  $n, $customers, $rate{1}, $rate{2} / $rate{1}, $rate{4} / $rate{1});
+for my $what (sort keys %rate)
+{
+  my %r = %{ $rate{$what} };
+  note(sprintf '%d documents of %d customers %s: %.0f/s with one worker, %.2f times that with two, %.2f with four',
+    $n, $customers, $what, $r{1}, $r{2} / $r{1}, $r{4} / $r{1});
+  # they meet while they make the reports of customers: few documents make that weigh more
+  cmp_ok($r{$_}, '>', $r{1} * ($what eq 'voided' ? 0.5 : 0.2), "$what: $_ workers do not collapse") for 2, 4;
+}
 is(row($node, $db, q{SELECT count(*) FROM billing.document WHERE document_id LIKE 'w%' AND status = 'voided'}), 6 * $n, 'all of them');
-cmp_ok($rate{$_}, '>', $rate{1} / 2, "$_ workers do not collapse") for 2, 4;
 is(row($node, $db, 'SELECT type, aggregateid, error FROM voiding.dead_letter'), '', 'no message gave up');
 invariants_hold($node, $db, 'in the end');
 $node->stop;

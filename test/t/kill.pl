@@ -71,7 +71,7 @@ sub kill_postmaster
 }
 
 my $load = start_clients(dir => "$PostgreSQL::Test::Utils::tmp_check/clients", name => 'k', clients => 4, seed => $seed,
-  connstr => sub { $node->connstr($db) });
+  node => $node, db => $db);
 my $answers = 0;
 for my $i (0 .. $#plan)
 {

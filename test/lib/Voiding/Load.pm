@@ -18,11 +18,12 @@ use IO::Select;
 use IPC::Open2;
 use List::Util qw(sum0);
 use POSIX ();
+use PostgreSQL::Test::Utils ();
 use Test::More;
 use Time::HiRes qw(usleep);
 use Voiding::Test;
 
-our @EXPORT = qw(start_clients stop_clients answers finished records_agree amount);
+our @EXPORT = qw(start_clients lead_to stop_clients answers finished records_agree amount);
 
 use constant CUSTOMERS => 11;
 use constant ANSWER_WITHIN => 60;    # seconds
@@ -34,7 +35,8 @@ sub connect_to
   my ($me) = @_;
   my ($out, $in);
 
-  $me->{pid} = open2($out, $in, 'sh', '-c', 'exec psql -XAtq -v VERBOSITY=sqlstate -d "$1" 2>&1', 'sh', $me->{connstr}->());
+  $me->{pid} = open2($out, $in, 'sh', '-c', 'exec psql -XAtq -v VERBOSITY=sqlstate -d "$1" 2>&1', 'sh',
+    PostgreSQL::Test::Utils::slurp_file($me->{server}));
   @$me{qw(in out buffer)} = ($in, $out, '');
   return;
 }
@@ -108,7 +110,7 @@ sub issue
   {
     $outcome = request($me, sprintf("SELECT document_id FROM billing.issue_document('%s', '%s', %s)", $document, $customer, amount($cents)),
       'issue', $document, $customer, $cents);
-  } while ($outcome eq 'x' && ($patient || $me->{stopping}->()));
+  } while ($outcome eq 'x' && $patient && !$me->{stopping}->());
   push @{ $me->{mine} }, $document if $outcome eq '=';
   return;
 }
@@ -124,7 +126,7 @@ sub void
   do
   {
     $outcome = request($me, "SELECT billing.void_document('$document', 'load')", 'void', $document);
-  } while ($outcome eq 'x' && $patient);
+  } while ($outcome eq 'x' && $patient && !$me->{stopping}->());
   splice @{ $me->{mine} }, $i, 1 if $outcome eq '!';    # it has failed before
   return;
 }
@@ -158,19 +160,32 @@ sub client
 
 # ---- all of them ----
 
-# Begin: so many clients; connstr says at any time where the server is.
+# Where clients connect to, from now on.
+sub lead_to
+{
+  my ($load, $node, $db) = @_;
+
+  open my $server, '>', "$load->{server}.new" or die "$load->{server}: $!";
+  print $server $node->connstr($db);
+  close $server;
+  rename "$load->{server}.new", $load->{server} or die "$load->{server}: $!";
+  return;
+}
+
+# Begin: so many clients, with files in dir, whose documents are called name.
 sub start_clients
 {
   my (%o) = @_;
   my $stop = "$o{dir}/stop";
-  my $load = { stop => $stop, files => [], pids => [] };
+  my $load = { stop => $stop, server => "$o{dir}/server", files => [], pids => [] };
   my $parent = $$;
 
   mkdir $o{dir};
   unlink $stop;
+  lead_to($load, $o{node}, $o{db});
   for my $i (1 .. $o{clients})
   {
-    my $me = { name => "$o{name}$i", file => "$o{dir}/$o{name}$i", mine => [], stopping => sub { -e $stop || getppid != $parent }, connstr => $o{connstr} };
+    my $me = { name => "$o{name}$i", file => "$o{dir}/$o{name}$i", mine => [], stopping => sub { -e $stop || getppid != $parent }, server => $load->{server} };
 
     push @{ $load->{files} }, $me->{file};
     my $pid = fork // die "fork: $!";
