@@ -12,3 +12,21 @@ SELECT voiding.create_process_type('wheel', '{"key": "wheel", "start": {"Set": "
   "Broken": {"type": "final"}}}');
 INSERT INTO mill.wheel SELECT 'wheel ' || i, 0 FROM generate_series(1, 200) i;
 SELECT voiding.emit('Set', name, jsonb_build_object('wheel', name), 'mill') FROM mill.wheel;
+
+-- Nothing is committed any more, and its workers have nothing to do; and on again.
+CREATE PROCEDURE mill.rest() LANGUAGE plpgsql AS $$
+BEGIN
+  FOR i IN 1 .. 1000 LOOP
+    EXIT WHEN NOT EXISTS (SELECT FROM voiding.process p LEFT JOIN voiding.timer t USING (process_id)
+                           WHERE p.state <> 'Resting' OR t.due_at IS DISTINCT FROM 'infinity');
+    BEGIN
+      PERFORM voiding.cancel_timer(process_id, name) FROM voiding.timer WHERE state = 'Resting' AND due_at < 'infinity';
+    EXCEPTION WHEN undefined_object THEN
+      NULL;                 -- it has passed meanwhile
+    END;
+    COMMIT;
+    PERFORM pg_sleep(0.01);
+  END LOOP;
+END $$;
+CREATE PROCEDURE mill.go_on() LANGUAGE sql AS
+  'SELECT voiding.move_timer(process_id, name, voiding.now()) FROM voiding.timer WHERE state = ''Resting''';
