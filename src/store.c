@@ -556,9 +556,3 @@ vd_lock(VdTable table, int indexno, int nkeys, const VdKey *keys,
 	search_end(&s);
 	return result == TM_Ok;
 }
-
-void
-vd_fill_nulls(bool *nulls, int n)
-{
-	memset(nulls, true, n);
-}

@@ -120,7 +120,6 @@ extern bool vd_lock(VdTable table, int indexno, int nkeys, const VdKey *keys,
 typedef bool (*VdRowFn) (TupleTableSlot *slot, void *arg);
 extern void vd_scan(VdTable table, int indexno, int nkeys, const VdKey *keys,
 					VdRowFn fn, void *arg);
-extern void vd_fill_nulls(bool *nulls, int n);
 
 /* the role and the path that engine SQL runs with */
 typedef struct VdIdentity

@@ -59,9 +59,11 @@ load() {                              # DATABASE SCRIPT CLIENTS N
 
 # microseconds of CPU that the server's processes have used
 cpu() {
-	{ sed 's/^\([0-9]*\) (.*) /\1 /' /proc/[0-9]*/stat 2>/dev/null || true; } |	# some end meanwhile
-		awk -v server="$(head -1 build/data/postmaster.pid)" -v tick="$(getconf CLK_TCK)" \
-			'$1 == server { n += $12 + $13 + $14 + $15 } $3 == server { n += $12 + $13 } END { printf "%.0f\n", n * 1e6 / tick }'
+	{ cat /proc/[0-9]*/stat 2>/dev/null || true; } | sed 's/^\([0-9]*\) (.*) /\1 /' |   # some end meanwhile
+		awk -v server="$(head -1 build/data/postmaster.pid)" -v tick="$(getconf CLK_TCK)" '
+			$1 == server { n += $12 + $13 + $14 + $15 }
+			$3 == server { n += $12 + $13 }
+			END { printf "%.0f\n", n * 1e6 / tick }'
 }
 
 # what the server has done so far; sessions count when they end: wait for that

@@ -1,5 +1,5 @@
-# What happens to a server that is served: it is stopped and started under
-# load; transactions are prepared and committed later; its clock is moved with
+# What happens to a server that is served: it crashes in the middle of a batch;
+# it is stopped and started under load; transactions are prepared and committed later; its clock is moved with
 # deadlines and retries pending; nobody reads the queue of notifications.
 
 use strict;
@@ -13,7 +13,7 @@ use Voiding::Test;
 
 my $seed = $ENV{VOIDING_SEED} // int(rand 1_000_000);
 diag("VOIDING_SEED=$seed");
-my $node = new_node('main', max_worker_processes => 20, max_connections => 40, 'voiding.retry_base' => 20);
+my $node = new_node('main', restart_after_crash => 'on', max_worker_processes => 20, max_connections => 40, 'voiding.retry_base' => 20);
 my $db = new_database($node, 'adversity');
 
 row($node, $db, 'SELECT voiding.start_workers(2)');
@@ -25,6 +25,60 @@ sub wait_idle
   return is(row($node, $db, "SELECT voiding.wait_until_idle('30 s')"), 't', $name)
     || diag(row($node, $db, 'SELECT type, attempts, available_at - voiding.now(), error FROM voiding.outbox LIMIT 10'));
 }
+
+# ---- a crash in the middle of a batch ----
+
+$node->safe_psql($db, q{
+  SELECT voiding.create_service('shop');
+  CREATE TABLE shop.seen (key text, n integer);
+  CREATE TABLE shop.open ();
+  CREATE FUNCTION shop.pass(subject text, n integer) RETURNS void LANGUAGE plpgsql AS $$
+  BEGIN
+    WHILE n = 10 AND NOT EXISTS (SELECT FROM shop.open) LOOP
+      PERFORM pg_sleep(0.01);
+    END LOOP;
+    INSERT INTO shop.seen VALUES (subject, n);
+  END $$;
+  SELECT voiding.subscribe('Pass', 'shop.pass');
+  SELECT voiding.start_workers(1)});
+
+sub at_the_gate
+{
+  my $pid;
+  poll_until(sub { ($pid) = ($node->psql($db, q{SELECT pid FROM pg_stat_activity
+      WHERE backend_type = 'voiding worker' AND wait_event = 'PgSleep'}))[1]; $pid }, 40);
+  return $pid;
+}
+
+sub crash
+{
+  my ($pid, $name) = @_;
+  my $logged = -s $node->logfile;
+  my $since = sub { PostgreSQL::Test::Utils::slurp_file($node->logfile, $logged) };
+
+  kill 'KILL', $pid;
+  return ok(poll_until(sub { $since->() =~ /reinitializing.*ready to accept connections/s }, 40), $name);
+}
+
+for my $who (qw(worker backend))
+{
+  $node->safe_psql($db, 'TRUNCATE shop.seen, shop.open');
+  row($node, $db, q{SELECT voiding.emit('Pass', 'k' || i, jsonb_build_object('n', i), 'shop') FROM generate_series(1, 20) i});
+  # the worker's fault it is only once; somebody else's as often as you like
+  for my $i (1 .. ($who eq 'worker' ? 1 : 4))
+  {
+    my $worker = at_the_gate();
+    my $other = $node->background_psql($db);
+
+    crash($who eq 'worker' ? $worker : pid_of($other), "a $who is killed while a batch runs: the server restarts");
+    eval { $other->quit };
+  }
+  $node->safe_psql($db, 'INSERT INTO shop.open DEFAULT VALUES');
+  wait_idle("a $who was killed: nothing waits");
+  is(row($node, $db, 'SELECT count(*), count(DISTINCT key) FROM shop.seen'), '20|20', "a $who was killed: all are handled, once");
+  is(row($node, $db, 'SELECT count(*) FROM voiding.dead_letter'), '0', "a $who was killed: none gave up");
+}
+row($node, $db, 'SELECT voiding.start_workers(2)');
 
 # ---- stopped and started under load ----
 
@@ -96,7 +150,6 @@ $node->safe_psql($db, q{
     "states": {"Waiting": {"on": {"WaitEnded": "Ended"}, "after": {"PT1H": "Over"}}, "Ended": {"type": "final"}, "Over": {"type": "final"}}}');
   SELECT voiding.create_process_type('short', '{"key": "id", "start": {"ShortBegun": "Waiting"},
     "states": {"Waiting": {"after": {"PT1S": "Over"}}, "Over": {"type": "final"}}}');
-  SELECT voiding.create_service('shop');
   BEGIN; SELECT voiding.emit('ShortBegun', 's1', '{"id": "s1"}', 'shop'); PREPARE TRANSACTION 'deadline';
   BEGIN; SELECT voiding.emit('WaitEnded', 'w0', '{"id": "w0"}', 'shop'); PREPARE TRANSACTION 'parked';
   SELECT voiding.emit('WaitBegun', 'w0', '{"id": "w0"}', 'shop')});
@@ -109,7 +162,6 @@ ok(poll_until(sub { row($node, $db, q{SELECT state FROM voiding.process WHERE ke
 # ---- the clock is moved, with a deadline and a retry pending ----
 
 $node->safe_psql($db, q{
-  CREATE TABLE shop.seen (key text, n integer);
   CREATE TABLE shop.closed ();
   CREATE FUNCTION shop.see(subject text, n integer) RETURNS void LANGUAGE plpgsql AS $$
   BEGIN
