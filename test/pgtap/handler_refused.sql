@@ -25,6 +25,7 @@ SELECT voiding.emit('RegressDo', 's' || n, jsonb_build_object('what', w), 'regre
                     'SAVEPOINT s', 'VACUUM', 'DISCARD ALL', $$SELECT voiding.wait_until_idle('1s')$$,
                     'PREPARE TRANSACTION ''x''', 'SELECT 2']) WITH ORDINALITY u(w, n);
 RESET ROLE;
+SET LOCAL voiding.retry_base = '5 min';
 
 SELECT is(voiding.dispatch(), 12, 'all messages of the round are dealt with');
 SELECT set_eq('SELECT what FROM regress_mal.seen', ARRAY['SELECT 1', 'SELECT 2'], 'the two good ones are handled, the others left nothing');

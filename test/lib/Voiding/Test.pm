@@ -35,7 +35,7 @@ sub new_node
   %settings = (
     log_statement => 'none',
     max_prepared_transactions => 10,
-    max_worker_processes => 20,
+    max_worker_processes => 64,
     timezone => "'UTC'",
     'voiding.workers' => 0,
     $preload
