@@ -208,7 +208,8 @@ run_messages(int limit, TimestampTz *next_due)
 					   cautious ? CAUTIOUS : PATIENCE);
 		if (round == 0 && !alone)
 			vd_queue_keeping(true);
-		done += vd_run_batch(messages) + vd_contended;
+		done += vd_run_batch(messages);
+		done += vd_contended;	/* which that call has set */
 		if (alone || vd_contended > 0)
 			break;				/* commit that */
 	}

@@ -281,7 +281,7 @@ my $deaf = $node->background_psql($db);
 $deaf->query_safe('LISTEN voiding_process');
 $deaf->query_safe('BEGIN');
 my $error = '';
-for (1 .. $small ? 1000 : 1)
+for (1 .. ($small ? 1000 : 1))
 {
   last if $error ne '';
   $error = error_of($node, $db, q{SELECT pg_notify('elsewhere', repeat('x', 7900) || i) FROM generate_series(1, 20) i});
