@@ -281,6 +281,8 @@ look_now(void)
 		served[i].again_at = 0;
 		for (int j = 0; j < VD_MAX_WORKERS; j++)
 			served[i].slot[j].again_at = served[i].slot[j].backoff = 0;
+		if (running(&served[i]) == 0)	/* it may be another database of that name */
+			(void) find_database(&served[i]);
 	}
 }
 
