@@ -43,10 +43,15 @@ COMMENT ON TABLE voiding.dead_letter IS 'messages that gave up, until retry_mess
 COMMENT ON COLUMN voiding.dead_letter.destination IS 'the service; "voiding": an event for processes of the type that aggregatetype names';
 SELECT pg_catalog.pg_extension_config_dump('voiding.dead_letter', '');
 
--- Repairs are written down as events of the engine.
+CREATE FUNCTION voiding.repaired() RETURNS void
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_repaired';
+COMMENT ON FUNCTION voiding.repaired() IS 'internal: workers read again what waits';
+
+-- Repairs are written down as events of the engine, and workers are told.
 CREATE FUNCTION voiding.note_repair(type text, m voiding.outbox, reason text) RETURNS void
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
+  SELECT voiding.repaired();
   SELECT voiding.engine_emit(type, m.aggregateid, jsonb_build_object('message_id', m.id, 'type', m.type,
            'destination', m.destination, 'by', voiding.caller(), 'reason', reason), m.correlation_id)
 $$;

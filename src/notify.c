@@ -30,6 +30,7 @@
 #include "shared.h"
 
 PG_FUNCTION_INFO_V1(voiding_hint);
+PG_FUNCTION_INFO_V1(voiding_repaired);
 
 #define MAX_HINTS	100
 #define NEARLY_FULL	0.9			/* of the queue of notifications */
@@ -281,6 +282,16 @@ voiding_hint(PG_FUNCTION_ARGS)
 {
 	vd_notify_add(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
 				  PG_GETARG_UUID_P(2));
-	vd_wake_buckets(PG_UINT64_MAX);
+	PG_RETURN_VOID();
+}
+
+/*
+ * voiding.repaired() RETURNS void, internal: tell the workers that messages
+ * were changed or taken out by hand.
+ */
+Datum
+voiding_repaired(PG_FUNCTION_ARGS)
+{
+	vd_wake_repaired();
 	PG_RETURN_VOID();
 }

@@ -22,6 +22,7 @@ init_database(VdDatabase *db)
 	pg_atomic_init_u32(&db->dboid, 0);
 	pg_atomic_init_u64(&db->generation, 1);
 	pg_atomic_init_u64(&db->written, 0);
+	pg_atomic_init_u64(&db->repaired, 0);
 	pg_atomic_init_u64(&db->timer_due, 0);
 	pg_atomic_init_u32(&db->parked, 1);
 	pg_atomic_init_u32(&db->hints_lost, 0);

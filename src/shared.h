@@ -39,6 +39,7 @@ typedef struct VdDatabase
 	pg_atomic_uint32 dboid;		/* 0: free */
 	pg_atomic_uint64 generation;	/* commits that left work */
 	pg_atomic_uint64 written;	/* buckets that were written to and not looked at: a bit each */
+	pg_atomic_uint64 repaired;	/* buckets with messages that were changed by hand */
 	pg_atomic_uint64 timer_due; /* no timer that a worker does not know is due before */
 	pg_atomic_uint32 parked;	/* an event was parked since the last sweep */
 	pg_atomic_uint32 hints_lost;	/* there was no room for some */
@@ -89,6 +90,7 @@ extern void vd_wake_init(void);
 extern void vd_wake_workers(void);
 extern void vd_wake_buckets(uint64 mask);
 extern void vd_wake_waiters(const pg_uuid_t *id);
+extern void vd_wake_repaired(void);
 extern void vd_wake_timer(TimestampTz due);
 extern void vd_wake_parked(void);
 extern void vd_wake_definitions(void);

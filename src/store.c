@@ -414,16 +414,22 @@ vd_update(VdTable table, ItemPointer tid, Datum *values, bool *nulls)
 	close_writer(w, rel);
 }
 
-/* Delete the row at tid; false when somebody else did. */
+/*
+ * Delete the row at tid, or its newest version if somebody has changed it
+ * meanwhile (a sweep notes something on a parked event); false when somebody
+ * else has deleted it.
+ */
 bool
 vd_delete(VdTable table, ItemPointer tid)
 {
 	Relation	rel = table_open(vd_table_oid(table), RowExclusiveLock);
+	ItemPointerData at = *tid;
 	TM_FailureData failure;
 	TM_Result	result;
 
-	result = table_tuple_delete(rel, tid, GetCurrentCommandId(true), GetActiveSnapshot(),
-								InvalidSnapshot, true, &failure, false);
+	while ((result = table_tuple_delete(rel, &at, GetCurrentCommandId(true), GetActiveSnapshot(),
+										InvalidSnapshot, true, &failure, false)) == TM_Updated)
+		at = failure.ctid;
 	table_close(rel, NoLock);
 	return result == TM_Ok;
 }

@@ -23,6 +23,7 @@ const pg_uuid_t vd_idle = {{0}};
 
 static bool work_left = false;	/* in this transaction */
 static uint64 written = 0;
+static bool repaired = false;
 static bool parked = false;
 static bool definitions = false;
 static int64 timer_due = VD_NEVER;
@@ -75,6 +76,14 @@ vd_wake_timer(TimestampTz due)
 	vd_wake_workers();
 }
 
+/* messages that wait were changed or taken out by hand: workers read all again */
+void
+vd_wake_repaired(void)
+{
+	repaired = true;
+	vd_wake_workers();
+}
+
 /*
  * voiding.wake_timer(due timestamptz) RETURNS void, internal: a deadline has
  * been moved by SQL.
@@ -122,6 +131,8 @@ wake_database(void)
 		lower(&db->timer_due, timer_due);
 	if (parked)
 		pg_atomic_write_u32(&db->parked, 1);
+	if (repaired)
+		pg_atomic_fetch_or_u64(&db->repaired, PG_UINT64_MAX);
 	if (written)
 		pg_atomic_fetch_or_u64(&db->written, written);
 	pg_atomic_fetch_add_u64(&db->generation, 1);
@@ -159,7 +170,7 @@ on_xact(XactEvent event, void *arg)
 		wake_database();
 	if (event == XACT_EVENT_COMMIT && anyone_told())
 		tell_waiters();
-	work_left = parked = definitions = false;
+	work_left = parked = definitions = repaired = false;
 	written = 0;
 	timer_due = VD_NEVER;
 	memset(told, 0, sizeof(told));

@@ -366,6 +366,8 @@ look(Look *l)
 		l->definitions = definitions;
 	}
 	vd_queue_own(me.index, me.workers);
+	if (db && (pg_atomic_fetch_and_u64(&db->repaired, ~vd_queue_owned()) & vd_queue_owned()))
+		vd_queue_forget();
 	if (db)
 		l->generation = pg_atomic_read_u64(&db->generation);
 	look_for_messages(l);

@@ -132,9 +132,10 @@ CREATE TABLE timer (
   name       text NOT NULL,
   state      text NOT NULL,
   due_at     timestamptz NOT NULL,
+  held       boolean NOT NULL DEFAULT false,
   PRIMARY KEY (process_id, name)
 );
-CREATE INDEX ON timer (due_at);
+CREATE INDEX ON timer (due_at) WHERE NOT held;
 
 CREATE TABLE tick (i integer);
 

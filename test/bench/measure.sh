@@ -38,6 +38,15 @@ make_voiding() {                      # NAME
 	make_database "$1" voiding.sql bench
 }
 
+# the comparison is of processes, not of tables: those have to be the same
+compare_tables() {
+	local side
+	for side in hand voiding; do
+		psql -XAtq -d $side -f test/bench/tables.sql >build/tables.$side
+	done
+	diff build/tables.hand build/tables.voiding >&2 || fail "the tables of both sides are not the same"
+}
+
 # issue N documents, and let Reports have them
 issue() {                             # DATABASE N CUSTOMERS
 	local first=${next[$1]} last=$((next[$1] + $2 - 1))

@@ -19,7 +19,7 @@ SELECT is_empty($$ SELECT oid::regprocedure, path FROM f WHERE schema <> 'voidin
 SELECT set_eq($$ SELECT name FROM f WHERE language = 'c' $$,
   ARRAY['now', 'uuid', 'caller', 'definitions_changed', 'emit_event', 'begin_conversation', 'new_conversation', 'emit', 'engine_emit',
         'dispatch', 'command_failed', 'wait_until_idle', 'check_snapshot', 'hint', 'next_xid', 'deliver_parked', 'wait_settled', 'await',
-        'launch', 'stop', 'wake_timer', 'process_for', 'counters', 'serving',
+        'launch', 'stop', 'wake_timer', 'repaired', 'process_for', 'counters', 'serving',
         -- these call do_NAME as the engine's owner, on behalf of their caller
         'create_service', 'drop_service', 'create_command', 'drop_command', 'subscribe', 'unsubscribe',
         'create_process_type', 'drop_process_type', 'acknowledge_process_failure', 'retry_message', 'discard_message',
