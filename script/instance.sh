@@ -42,6 +42,7 @@ start_instance() {
 	unset PGDATABASE PGSERVICE PGOPTIONS PGHOSTADDR PGSERVICEFILE PGPASSFILE
 	# who dispatches by hand is not told that nobody serves his database
 	[ "$preload" = 0 ] || export PGOPTIONS='-c voiding.workers=0'
+	stop_instance               # one that was killed may have left its server
 	rm -rf build/data
 	initdb -D build/data -U postgres -A trust -E UTF8 --locale=C.UTF-8 --no-sync >build/initdb.log 2>&1 ||
 		{ cat build/initdb.log >&2; return 1; }
