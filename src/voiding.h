@@ -386,7 +386,7 @@ extern void vd_outbox_retry(VdMessage *m, TimestampTz when);
 
 /* ---- notify.c ---- */
 extern void vd_notify_init(void);
-extern void vd_send_hints(void);
+extern bool vd_send_hints(void);
 extern void vd_notify_add(const char *name, const char *type, const pg_uuid_t *id);
 
 /* ---- dispatch.c ---- */
