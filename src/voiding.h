@@ -393,7 +393,7 @@ extern void vd_notify_add(const char *name, const char *type, const pg_uuid_t *i
 extern void vd_give_up(VdMessage *m, const char *sqlstate);
 extern int	vd_run_batch(List *messages);
 extern int	vd_contended;
-extern int	vd_run_timers(int limit);
+extern int	vd_run_timers(int limit, TimestampTz since);
 extern int	vd_run_parked(int limit);
 
 /* ---- worker.c ---- */
