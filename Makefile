@@ -61,8 +61,8 @@ demo:
 	script/unprivileged script/demo
 
 bench:
-	@script/setup
-	@script/unprivileged script/bench
+	@script/setup gnuplot-nox
+	@KEEP=test/bench/results script/unprivileged script/bench
 
 lint:
 	script/lint
@@ -84,7 +84,7 @@ help:
 #H make test-workers every suite with 1, 2 and 4 workers, the library preloaded and not
 #H make test-matrix  the same on PostgreSQL 15, 17 and 18, as root; MATRIX="17 18", MATRIX_DIR=DIR
 #H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv, DEMO_EVERY=SECONDS, SLOW_DOWN=1
-#H make bench        voiding beside the same process by hand, with fsync; BENCH_QUICK=1: two minutes
+#H make bench        voiding beside the same process by hand, with fsync; BENCH=quick: two minutes
 #H make lint         style and duplicate checks
 #H make check-asan   the suites under AddressSanitizer
 #H make dist         a source archive

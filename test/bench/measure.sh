@@ -60,9 +60,9 @@ issue() {                             # DATABASE N CUSTOMERS
 }
 
 # pgbench with a script of this folder, for the last N documents
-load() {                              # DATABASE SCRIPT CLIENTS N
+load() {                              # DATABASE SCRIPT CLIENTS N [OPTION...]
 	pgbench -n -M prepared -f "test/bench/$2.pgbench" -c "$3" -j "$(($3 < cores ? $3 : cores))" -t $(($4 / $3)) \
-		-D first=$((next[$1] - $4)) -D i=0 -D clients="$3" "$1" >build/pgbench.out 2>&1 ||
+		-D first=$((next[$1] - $4)) -D i=0 -D clients="$3" "${@:5}" "$1" >build/pgbench.out 2>&1 ||
 		{ cat build/pgbench.out >&2; fail "pgbench failed"; }
 }
 
