@@ -113,10 +113,11 @@ END $$;
 COMMENT ON FUNCTION :"reports".include_document(text, text, numeric, text) IS 'put a document into the customer''s open report';
 
 -- For many documents, here and below: those where all is as it should be at
--- once, the others one by one. The plans must not depend on how small the
--- tables once were.
+-- once; if those are not all, each by itself, which does no harm to what is
+-- done. One plan for any number, which must not depend on how small the tables
+-- once were.
 CREATE FUNCTION :"reports".include_documents(document_id text[], customer_id text[], amount numeric[], currency text[]) RETURNS void
-  LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp
+  LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp SET plan_cache_mode = force_generic_plan
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
@@ -171,31 +172,29 @@ COMMENT ON FUNCTION :"reports".mark_document_as_voided(text, uuid) IS
   'set a document aside, or refuse because its report has been published';
 
 CREATE FUNCTION :"reports".mark_documents_as_voided(document_id text[], process_id uuid[]) RETURNS void
-  LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp
+  LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp SET plan_cache_mode = force_generic_plan
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  done text[];
+  done bigint;
 BEGIN
   -- keep their reports from being published
   PERFORM FROM customer_report r
     WHERE r.report_id IN (SELECT l.report_id FROM report_line l
                            WHERE l.document_id = ANY (mark_documents_as_voided.document_id) AND l.status = 'included')
     ORDER BY r.report_id FOR SHARE;
-  WITH reserved AS (
-    UPDATE report_line x SET status = 'reserved', process_id = m.process_id, report_id = NULL, reserved_from = x.report_id
-      FROM unnest(mark_documents_as_voided.document_id, mark_documents_as_voided.process_id) m (document_id, process_id),
-           customer_report r
-     WHERE x.document_id = m.document_id AND x.status = 'included' AND r.report_id = x.report_id AND r.status = 'open'
-       AND NOT EXISTS (SELECT FROM refusal f WHERE f.process_id = m.process_id)
-    RETURNING x.document_id)
-  SELECT array_agg(v.document_id) INTO done FROM reserved v;
-  FOR i IN 1 .. cardinality(mark_documents_as_voided.document_id) LOOP
-    EXIT WHEN cardinality(done) = cardinality(mark_documents_as_voided.document_id);
-    CONTINUE WHEN mark_documents_as_voided.document_id[i] = ANY (done);
-    PERFORM mark_document_as_voided(mark_documents_as_voided.document_id[i], mark_documents_as_voided.process_id[i]);
-  END LOOP;
+  UPDATE report_line x SET status = 'reserved', process_id = m.process_id, report_id = NULL, reserved_from = x.report_id
+    FROM unnest(mark_documents_as_voided.document_id, mark_documents_as_voided.process_id) m (document_id, process_id),
+         customer_report r
+   WHERE x.document_id = m.document_id AND x.status = 'included' AND r.report_id = x.report_id AND r.status = 'open'
+     AND NOT EXISTS (SELECT FROM refusal f WHERE f.process_id = m.process_id);
+  GET DIAGNOSTICS done = ROW_COUNT;
+  IF done < cardinality(mark_documents_as_voided.document_id) THEN
+    FOR i IN 1 .. cardinality(mark_documents_as_voided.document_id) LOOP
+      PERFORM mark_document_as_voided(mark_documents_as_voided.document_id[i], mark_documents_as_voided.process_id[i]);
+    END LOOP;
+  END IF;
 END $$;
 COMMENT ON FUNCTION :"reports".mark_documents_as_voided(text[], uuid[]) IS
   'handler: set documents aside; refuse those whose report has been published';
@@ -215,24 +214,22 @@ END $$;
 COMMENT ON FUNCTION :"reports".confirm_voided(text, uuid) IS 'a document that was set aside is voided';
 
 CREATE FUNCTION :"reports".confirm_all_voided(document_id text[], correlation_id uuid[]) RETURNS void
-  LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp
+  LANGUAGE plpgsql VOLATILE SET search_path = :"reports", pg_temp SET plan_cache_mode = force_generic_plan
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
 AS $$
 #variable_conflict use_column
 DECLARE
-  done text[];
+  done bigint;
 BEGIN
-  WITH confirmed AS (
-    UPDATE report_line x SET status = 'voided'
-      FROM unnest(confirm_all_voided.document_id, confirm_all_voided.correlation_id) m (document_id, process_id)
-     WHERE x.document_id = m.document_id AND x.process_id = m.process_id
-    RETURNING x.document_id)
-  SELECT array_agg(v.document_id) INTO done FROM confirmed v;
-  FOR i IN 1 .. cardinality(confirm_all_voided.document_id) LOOP
-    EXIT WHEN cardinality(done) = cardinality(confirm_all_voided.document_id);
-    CONTINUE WHEN confirm_all_voided.document_id[i] = ANY (done);
-    PERFORM confirm_voided(confirm_all_voided.document_id[i], confirm_all_voided.correlation_id[i]);
-  END LOOP;
+  UPDATE report_line x SET status = 'voided'
+    FROM unnest(confirm_all_voided.document_id, confirm_all_voided.correlation_id) m (document_id, process_id)
+   WHERE x.document_id = m.document_id AND x.process_id = m.process_id;
+  GET DIAGNOSTICS done = ROW_COUNT;
+  IF done < cardinality(confirm_all_voided.document_id) THEN
+    FOR i IN 1 .. cardinality(confirm_all_voided.document_id) LOOP
+      PERFORM confirm_voided(confirm_all_voided.document_id[i], confirm_all_voided.correlation_id[i]);
+    END LOOP;
+  END IF;
 END $$;
 COMMENT ON FUNCTION :"reports".confirm_all_voided(text[], uuid[]) IS 'handler of DocumentVoided: what was set aside is voided';
 

@@ -386,14 +386,14 @@ extern void vd_outbox_retry(VdMessage *m, TimestampTz when);
 
 /* ---- notify.c ---- */
 extern void vd_notify_init(void);
-extern void vd_send_hints(void);
+extern bool vd_send_hints(void);
 extern void vd_notify_add(const char *name, const char *type, const pg_uuid_t *id);
 
 /* ---- dispatch.c ---- */
 extern void vd_give_up(VdMessage *m, const char *sqlstate);
 extern int	vd_run_batch(List *messages);
 extern int	vd_contended;
-extern int	vd_run_timers(int limit);
+extern int	vd_run_timers(int limit, TimestampTz since);
 extern int	vd_run_parked(int limit);
 
 /* ---- worker.c ---- */
