@@ -49,20 +49,31 @@ AS $$
 $$;
 
 -- What is left of a document, without what differs from one to the next. Of one
--- of past() and of one that was voided here it has to be the same.
-CREATE FUNCTION traces(document text) RETURNS SETOF text LANGUAGE sql STABLE AS $$
-  WITH r (n, what, content) AS (
-    SELECT 0, 'document', to_jsonb(d) FROM billing.document d WHERE document_id = document
-    UNION ALL SELECT 0, 'report line', to_jsonb(l) FROM reports.report_line l WHERE document_id = document
-    UNION ALL SELECT 0, 'process', to_jsonb(p) FROM voiding.process p WHERE key = document
-    UNION ALL SELECT 0, 'finished process', to_jsonb(f) FROM voiding.finished_process f WHERE key = document
-    UNION ALL SELECT position, 'event', to_jsonb(e) FROM voiding.event e WHERE subject = document
-    UNION ALL SELECT step, 'step', to_jsonb(h) FROM voiding.process_history h WHERE key = document)
-  SELECT what || ': ' || string_agg(k || CASE WHEN k IN ('status', 'state', 'type', 'source', 'outcome', 'failed', 'version', 'step',
-                                                          'event', 'from_state', 'to_state', 'command', 'actor') THEN '=' || (content ->> k)
-                                              WHEN k IN ('data', 'steps') THEN '=' || regexp_replace(content ->> k,
-                                                '[0-9a-f-]{36}|[0-9T:.+-]{20,}|"amount": [0-9.]+|"report_id": [0-9]+|"[DC][0-9]+"', '...', 'g')
-                                              ELSE '' END, ' ' ORDER BY k)
-    FROM r, LATERAL (SELECT key AS k FROM jsonb_each(content) WHERE value <> 'null') x
-   GROUP BY what, n, content ORDER BY what, n
+-- of past() and of one that was voided here it has to be the same. The event of
+-- its issue is no process's; to find that takes a scan.
+CREATE FUNCTION remains(what text, row_of jsonb) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+  SELECT what || ': ' || string_agg(CASE
+           WHEN key IN ('status', 'state', 'type', 'source', 'outcome', 'failed', 'version', 'step', 'event', 'from_state', 'to_state',
+                        'command', 'actor') THEN key || '=' || (row_of ->> key)
+           WHEN key IN ('data', 'steps') THEN key || '=' || regexp_replace(row_of ->> key,
+                  '[0-9a-f-]{36}|[0-9T:.+-]{20,}|"amount": [0-9.]+|"report_id": [0-9]+|"[DC][0-9]+"', '...', 'g')
+           ELSE key END, ' ' ORDER BY key)
+    FROM jsonb_each(row_of) WHERE value <> 'null'
+$$;
+
+CREATE FUNCTION traces(text) RETURNS SETOF text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+  p uuid := (SELECT d.process_id FROM billing.document d WHERE d.document_id = $1);
+BEGIN
+  RETURN QUERY
+    SELECT remains('document', to_jsonb(d)) FROM billing.document d WHERE document_id = $1
+    UNION ALL SELECT remains('report line', to_jsonb(l)) FROM reports.report_line l WHERE document_id = $1
+    UNION ALL SELECT remains('process', to_jsonb(v)) FROM voiding.process v WHERE process_id = p
+    UNION ALL SELECT remains('finished process', to_jsonb(f)) FROM voiding.finished_process f WHERE process_id = p
+    UNION ALL (SELECT remains('event', to_jsonb(e)) FROM voiding.event e WHERE process_id = p ORDER BY position)
+    UNION ALL (SELECT remains('step', to_jsonb(h)) FROM voiding.process_history h WHERE process_id = p ORDER BY step);
+END $$;
+
+CREATE FUNCTION trace_of_issue(text) RETURNS SETOF text LANGUAGE sql STABLE AS $$
+  SELECT remains('event', to_jsonb(e)) FROM voiding.event e WHERE subject = $1 AND process_id IS NULL
 $$;
