@@ -190,17 +190,23 @@ sub rounds
   return ('SELECT voiding.dispatch(batch_size => ' . BATCH . ')') x ($n * 3 / BATCH);
 }
 
+# n processes, one after the other, a round for each message
+sub one_at_a_time
+{
+  my ($n) = @_;
+  return map { ($_, ('SELECT voiding.dispatch(batch_size => 1)') x 3) } requests($n);
+}
+
 # The cost of the request and of the rest, in a session that has done it before.
 sub cost_of_process
 {
   my ($name) = @_;
-  my @requests;
   my ($round) = rounds(PROCESSES);
 
   issue(WARM + PROCESSES);
   new_session();
   run($session, requests(WARM), rounds(WARM));
-  @requests = requests(PROCESSES);
+  my @requests = requests(PROCESSES);
   my @cost = map { cost_of($session, PROCESSES, $_) } sub { run($session, @requests) },
     sub { 1 while $session->query_safe($round) ne '0' };
   nothing_is_left($name);
@@ -223,13 +229,6 @@ my ($request, $rest) = cost_of_process('by hand');
 keeps('request', $request);
 keeps('rest', $rest);
 
-# the whole of a process at a time, a round for each message
-sub one_at_a_time
-{
-  my ($n) = @_;
-  return map { ($_, ('SELECT voiding.dispatch(batch_size => 1)') x 3) } requests($n);
-}
-
 issue(ALONE + 20);
 new_session();
 run($session, one_at_a_time(20));
@@ -244,7 +243,7 @@ nothing_is_left('one at a time');
 sub life
 {
   my ($n) = @_;
-  my $others = q{SELECT count(*) FROM pg_stat_activity WHERE datname = 'cost' AND backend_type <> 'client backend'};
+  my $others = qq{SELECT count(*) FROM pg_stat_activity WHERE datname = '$db' AND backend_type <> 'client backend'};
   my $questions = 0;
 
   run($session, requests($n));
