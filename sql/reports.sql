@@ -369,7 +369,7 @@ COMMENT ON FUNCTION :"reports".check_invariants() IS 'a row for each breach of w
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA :"reports" FROM PUBLIC;
 
 SELECT voiding.create_command('MarkDocumentAsVoided', format('%I.mark_documents_as_voided', :'reports')::regproc, takes_set => true);
-SELECT voiding.create_command('PublishReport', format('%I.publish_report', :'reports')::regproc);
+SELECT voiding.create_command('PublishReport', format('%I.publish_report', :'reports')::regproc, resource => '/reports?customer_id={customer_id}');
 SELECT voiding.subscribe('DocumentIssued', format('%I.include_documents', :'reports')::regproc, takes_set => true);
 SELECT voiding.subscribe('DocumentVoided', format('%I.confirm_all_voided', :'reports')::regproc, takes_set => true);
 SELECT voiding.subscribe('DocumentVoidingAborted', format('%I.release_document', :'reports')::regproc);

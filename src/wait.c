@@ -13,10 +13,12 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
@@ -34,6 +36,10 @@ PG_FUNCTION_INFO_V1(voiding_wait_until_idle);
 PG_FUNCTION_INFO_V1(voiding_check_snapshot);
 PG_FUNCTION_INFO_V1(voiding_wait_settled);
 PG_FUNCTION_INFO_V1(voiding_await);
+PG_FUNCTION_INFO_V1(voiding_wait_final);
+PG_FUNCTION_INFO_V1(voiding_execute);
+
+extern Datum voiding_send_command(PG_FUNCTION_ARGS);
 
 static void
 refuse_in_writer(const char *name)
@@ -163,22 +169,127 @@ is_settled(const pg_uuid_t *id)
 	return failed != 0;
 }
 
+/* ---- commands ---- */
+
 static bool
-wait_settled(const pg_uuid_t *id, TimestampTz end)
+read_status(TupleTableSlot *slot, void *arg)
 {
-	ConditionVariable *cv = vd_waiters_of(id);
+	slot_getallattrs(slot);
+	*(char **) arg = TextDatumGetCString(slot->tts_values[Cm_status]);
+	return false;
+}
+
+static char *
+command_status(const pg_uuid_t *id)
+{
+	VdKey		key = {UUIDOID, UUIDPGetDatum(id)};
+	char	   *status = NULL;
+
+	vd_scan(VD_COMMAND, VdIdx_primary, 1, &key, read_status, &status);
+	return status;
+}
+
+typedef struct Unseen
+{
+	const pg_uuid_t *conversation;
+	List	   *services;		/* of char * */
+	bool		found;
+} Unseen;
+
+static bool
+find_unseen(TupleTableSlot *slot, void *arg)
+{
+	Unseen	   *u = arg;
+	ListCell   *lc;
+
+	slot_getallattrs(slot);
+	if (!vd_uuid_equal(DatumGetUUIDP(slot->tts_values[Ob_correlation]), u->conversation))
+		return true;
+	foreach(lc, u->services)
+		u->found |= strcmp(TextDatumGetCString(slot->tts_values[Ob_destination]), lfirst(lc)) == 0;
+	return !u->found;
+}
+
+/* ---- waiting ---- */
+
+typedef struct Subject			/* what is waited for */
+{
+	pg_uuid_t	id;				/* of a command or a process */
+	List	   *seen_by;		/* services that shall have handled all that belongs to it */
+} Subject;
+
+/* is a command final, or a process settled? */
+static bool
+is_over(const Subject *s)
+{
+	char	   *status = command_status(&s->id);
+	Unseen		unseen = {&s->id, s->seen_by, false};
+
+	if (status == NULL)
+		return is_settled(&s->id);
+	if (strcmp(status, "accepted") == 0 || strcmp(status, "running") == 0)
+		return false;
+	if (s->seen_by != NIL)
+		vd_scan(VD_OUTBOX, VdIdx_primary, 0, NULL, find_unseen, &unseen);
+	return !unseen.found;
+}
+
+static bool
+wait_until_over(const Subject *s, TimestampTz end)
+{
+	ConditionVariable *cv = vd_waiters_of(&s->id);
 	long		look = FIRST_LOOK;
-	bool		settled;
+	bool		over;
 
 	if (cv)
 		ConditionVariablePrepareToSleep(cv);
-	while (!(settled = is_settled(id)) && GetCurrentTimestamp() < end)
+	while (!(over = is_over(s)) && GetCurrentTimestamp() < end)
 	{
+		pause_for(cv, Min(cv && s->seen_by == NIL ? SLEEP : look, left(end)));
+		look = Min(look * 2, LAST_LOOK);
+	}
+	ConditionVariableCancelSleep();
+	return over;
+}
+
+/*
+ * The same, without a snapshot while it sleeps: commits first, and again after
+ * each look. The last look's transaction is left open.
+ */
+static bool
+commit_and_wait(const Subject *s, TimestampTz end)
+{
+	ConditionVariable *cv = vd_waiters_of(&s->id);
+	long		look = FIRST_LOOK;
+	bool		over;
+
+	SPI_commit();
+	if (cv)
+		ConditionVariablePrepareToSleep(cv);
+	for (;;)
+	{
+		PushActiveSnapshot(GetLatestSnapshot());
+		over = is_over(s);
+		PopActiveSnapshot();
+		if (over || GetCurrentTimestamp() >= end)
+			break;
+		SPI_commit();
 		pause_for(cv, Min(cv ? SLEEP : look, left(end)));
 		look = Min(look * 2, LAST_LOOK);
 	}
 	ConditionVariableCancelSleep();
-	return settled;
+	return over;
+}
+
+static void
+refuse_in_block(FunctionCallInfo fcinfo, const char *name, const char *instead)
+{
+	if (castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("%s() cannot be called in a transaction block", name),
+				 errdetail("It commits before it sleeps."),
+				 errhint("Use %s there.", instead)));
 }
 
 /*
@@ -190,13 +301,48 @@ wait_settled(const pg_uuid_t *id, TimestampTz end)
 Datum
 voiding_wait_settled(PG_FUNCTION_ARGS)
 {
+	Subject		s = {.id = *PG_GETARG_UUID_P(0)};
+
 	refuse_in_writer("wait_for_process");
-	PG_RETURN_BOOL(wait_settled(PG_GETARG_UUID_P(0), end_of_wait(fcinfo, 1)));
+	PG_RETURN_BOOL(wait_until_over(&s, end_of_wait(fcinfo, 1)));
+}
+
+static List *
+names_argument(FunctionCallInfo fcinfo, int i)
+{
+	Datum	   *names;
+	bool	   *nulls;
+	int			n;
+	List	   *list = NIL;
+
+	if (PG_ARGISNULL(i))
+		return NIL;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(i), TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &n);
+	for (int k = 0; k < n; k++)
+		if (!nulls[k])
+			list = lappend(list, TextDatumGetCString(names[k]));
+	return list;
 }
 
 /*
- * CALL voiding.await(process_id uuid, timeout interval): commits, then waits
- * until the process is settled, without a snapshot while it sleeps.
+ * voiding.wait_final(command_id uuid, timeout interval, seen_by text[])
+ * RETURNS boolean: what wait_for_command() waits with. Holds the caller's
+ * snapshot.
+ *
+ * Errors: VD25A, 22004.
+ */
+Datum
+voiding_wait_final(PG_FUNCTION_ARGS)
+{
+	Subject		s = {.id = *PG_GETARG_UUID_P(0),.seen_by = names_argument(fcinfo, 2)};
+
+	refuse_in_writer("wait_for_command");
+	PG_RETURN_BOOL(wait_until_over(&s, end_of_wait(fcinfo, 1)));
+}
+
+/*
+ * CALL voiding.await(id uuid, timeout interval): commits, then waits until the
+ * process is settled, or the command final, without a snapshot while it sleeps.
  *
  * Errors: 2D000 inside a transaction block; VD04B, 22004; 57014 when it took
  * longer than timeout.
@@ -204,42 +350,78 @@ voiding_wait_settled(PG_FUNCTION_ARGS)
 Datum
 voiding_await(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t	id = *PG_GETARG_UUID_P(0);
+	Subject		s = {.id = *PG_GETARG_UUID_P(0)};
 	TimestampTz end = end_of_wait(fcinfo, 1);
-	ConditionVariable *cv = vd_waiters_of(&id);
-	long		look = FIRST_LOOK;
-	CallContext *context = castNode(CallContext, fcinfo->context);
 
-	if (context->atomic)
+	refuse_in_block(fcinfo, "await", "wait_for_process() or wait_for_command()");
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	if (!commit_and_wait(&s, end))
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("await() cannot be called in a transaction block"),
-				 errdetail("It commits before it sleeps."),
-				 errhint("Use wait_for_process() there.")));
-	if (cv)
-		ConditionVariablePrepareToSleep(cv);
-	for (;;)
-	{
-		bool		settled;
-
-		SPI_connect_ext(SPI_OPT_NONATOMIC);
-		PushActiveSnapshot(GetLatestSnapshot());
-		settled = is_settled(&id);
-		PopActiveSnapshot();
-		if (!settled && GetCurrentTimestamp() >= end)
-			ereport(ERROR,
-					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("process %s was not settled in time", vd_uuid_text(&id)),
-					 errdetail("It goes on.")));
-		SPI_commit();
-		SPI_finish();
-		if (settled)
-			break;
-		pause_for(cv, Min(cv ? SLEEP : look, left(end)));
-		look = Min(look * 2, LAST_LOOK);
-	}
-	ConditionVariableCancelSleep();
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("%s %s in time", vd_uuid_text(&s.id),
+						command_status(&s.id) ? "had no final status" : "was not settled"),
+				 errdetail("It goes on.")));
+	SPI_finish();
 	PG_RETURN_VOID();
+}
+
+/* the row of a command, as a value in the current context */
+static Datum
+command_row(const pg_uuid_t *id)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Oid			type = UUIDOID;
+	Datum		arg = UUIDPGetDatum(id);
+	HeapTuple	row;
+	Datum		result;
+	bool		isnull;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute_with_args("SELECT voiding.command_status($1)", 1, &type, &arg, NULL, true, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not read voiding.command");
+	MemoryContextSwitchTo(caller);
+	row = SPI_copytuple(SPI_tuptable->vals[0]);
+	result = SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull);
+	PopActiveSnapshot();
+	return result;
+}
+
+/*
+ * CALL voiding.execute(type text, data jsonb, timeout interval,
+ * idempotency_key text, INOUT command voiding.command): sends, commits, waits
+ * without a snapshot, returns the row as it is then.
+ *
+ * Errors: those of send_command(); 2D000 inside a transaction block; 22004.
+ */
+Datum
+voiding_execute(PG_FUNCTION_ARGS)
+{
+	LOCAL_FCINFO(send, 5);
+	MemoryContext caller = CurrentMemoryContext;
+	TimestampTz end = end_of_wait(fcinfo, 2);
+	Subject		s = {0};
+	TupleDesc	desc;
+	HeapTuple	row;
+	Datum		value;
+	bool		isnull = false;
+
+	refuse_in_block(fcinfo, "execute", "send_command(), and wait_for_command() after the commit");
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "execute() returns a row");
+	InitFunctionCallInfoData(*send, fcinfo->flinfo, 5, InvalidOid, NULL, NULL);
+	send->args[0] = fcinfo->args[0];
+	send->args[1] = fcinfo->args[1];
+	send->args[2] = fcinfo->args[3];
+	send->args[3].isnull = send->args[4].isnull = true;
+	s.id = *DatumGetUUIDP(voiding_send_command(send));
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	(void) commit_and_wait(&s, end);
+	value = command_row(&s.id);
+	MemoryContextSwitchTo(caller);
+	row = heap_form_tuple(BlessTupleDesc(desc), &value, &isnull);
+	SPI_finish();
+	return HeapTupleGetDatum(row);
 }
 
 static bool

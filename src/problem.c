@@ -1,0 +1,76 @@
+/*
+ * problem.c
+ *	  What went wrong, as a problem of RFC 9457: type, title, status, detail,
+ *	  instance, and beside them the SQLSTATE ("code") and the hint.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
+#include "voiding.h"
+
+typedef struct Kind
+{
+	const char *sqlstate;		/* or its class */
+	int			status;			/* of HTTP */
+	const char *title;
+} Kind;
+
+static const Kind kinds[] = {
+	{"VD04A", 404, "There is no such document"},
+	{"VD04B", 404, "There is no such process"},
+	{"VD04C", 404, "There is nothing to publish"},
+	{"VD04D", 404, "There is no such command"},
+	{"VD09A", 409, "The report has been published"},
+	{"VD09B", 409, "A failure is not acknowledged"},
+	{"VD09C", 409, "It has changed meanwhile"},
+	{"VD09E", 409, "This key was used for other content"},
+	{"VD09F", 409, "The process failed"},
+	{"VD10A", 410, "It is gone"},
+	{"VD22B", 422, "An argument is missing, unknown or cannot be read"},
+	{"VD29A", 429, "Too much"},
+	{"42501", 403, "Not allowed"},
+	{"42704", 404, "There is no such thing"},
+	{"42883", 404, "There is no such function"},
+	{"57014", 504, "It took too long or was given up"},
+	{"22", 422, "A value cannot be used"},
+	{"23", 409, "It contradicts what is there"},
+	{"P0", 422, "It was refused"},
+	{"55", 409, "It is not possible in this state"},
+	{"40", 503, "Others were faster; try again"},
+	{"53", 503, "The server has no room"},
+	{"57", 503, "The server was stopped"},
+	{"08", 503, "The connection was lost"},
+	{"", 500, "An error"}
+};
+
+static const Kind *
+kind_of(const char *sqlstate)
+{
+	const Kind *k = kinds;
+
+	while (strncmp(k->sqlstate, sqlstate, strlen(k->sqlstate)) != 0)
+		k++;
+	return k;
+}
+
+/* title: NULL for that of the SQLSTATE; hint: may be NULL */
+Jsonb *
+vd_problem(const pg_uuid_t *command_id, const char *sqlstate, const char *title,
+		   const char *detail, const char *hint)
+{
+	const Kind *k = kind_of(sqlstate);
+	JsonbParseState *ps = NULL;
+
+	pushJsonbValue(&ps, WJB_BEGIN_OBJECT, NULL);
+	vd_json_push_text(&ps, "type", psprintf("urn:voiding:error:%s", sqlstate));
+	vd_json_push_text(&ps, "title", title ? title : k->title);
+	vd_json_push(&ps, "status", vd_json_datum(Int32GetDatum(k->status), false, INT4OID, -1));
+	vd_json_push_text(&ps, "detail", detail);
+	vd_json_push_text(&ps, "instance", psprintf("/commands/%s", vd_uuid_text(command_id)));
+	vd_json_push_text(&ps, "code", sqlstate);
+	if (hint)
+		vd_json_push_text(&ps, "hint", hint);
+	return JsonbValueToJsonb(pushJsonbValue(&ps, WJB_END_OBJECT, NULL));
+}
