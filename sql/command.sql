@@ -53,6 +53,10 @@ CREATE FUNCTION voiding.send_command(type text, data jsonb, idempotency_key text
 COMMENT ON FUNCTION voiding.send_command(text, jsonb, text, timestamptz, timestamptz) IS
   'send a command to the service that handles it; returns its id; the same key and content again: the same command';
 
+CREATE FUNCTION voiding.problem(sqlstate text, detail text, hint text DEFAULT NULL, instance text DEFAULT NULL) RETURNS jsonb
+  LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'voiding_problem';
+COMMENT ON FUNCTION voiding.problem(text, text, text, text) IS 'an error as a problem of RFC 9457; its member status is that of HTTP';
+
 CREATE FUNCTION voiding.sender() RETURNS text
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_sender';
 COMMENT ON FUNCTION voiding.sender() IS 'in the handler of a command that was sent with send_command(): the role that sent it; else null';
@@ -110,6 +114,99 @@ CREATE PROCEDURE voiding.execute(type text, data jsonb, timeout interval, idempo
 COMMENT ON PROCEDURE voiding.execute(text, jsonb, interval, text, voiding.command) IS
   'send a command, commit, wait for its final status without a snapshot, and return it as it is then or after timeout';
 
+-- ---- more of sending ----
+
+CREATE FUNCTION voiding.send_commands(commands jsonb) RETURNS TABLE (item integer, command_id uuid, error jsonb)
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  c jsonb;
+  hint text;
+BEGIN
+  IF jsonb_typeof(commands) IS DISTINCT FROM 'array' THEN
+    RAISE EXCEPTION 'commands are an array of objects' USING ERRCODE = 'VD22B',
+      HINT = '[{"type": ..., "data": {...}, "idempotency_key": ..., "not_before": ..., "start_by": ...}, ...]';
+  END IF;
+  FOR c, item IN SELECT x.value, x.ordinality FROM jsonb_array_elements(commands) WITH ORDINALITY x LOOP
+    BEGIN
+      error := NULL;
+      command_id := voiding.send_command(c ->> 'type', c -> 'data', c ->> 'idempotency_key',
+                                         (c ->> 'not_before')::timestamptz, (c ->> 'start_by')::timestamptz);
+    EXCEPTION WHEN OTHERS THEN
+      GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+      command_id := NULL;
+      error := voiding.problem(SQLSTATE, SQLERRM, nullif(hint, ''));
+    END;
+    RETURN NEXT;
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION voiding.send_commands(jsonb) IS
+  'send many: an array of objects with the arguments of send_command(); each is accepted or refused by itself';
+
+-- Best effort: what is being handled, or has moved a process, goes on.
+CREATE FUNCTION voiding.cancel_command(command_id uuid, reason text DEFAULT NULL) RETURNS voiding.command
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.cancel_command(uuid, text) IS
+  'take a command back that has not been started; returns it as it is then: cancelled, or what it was';
+
+CREATE FUNCTION voiding.do_cancel_command(command_id uuid, reason text) RETURNS voiding.command
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  c voiding.command := voiding.do_command_status(command_id);
+  m voiding.outbox;
+BEGIN
+  -- whoever handles it holds its message first and then its row: never wait for that here
+  SELECT * INTO m FROM voiding.outbox o
+   WHERE o.bucket = c.bucket AND o.seq = c.seq AND o.id = c.command_id FOR UPDATE SKIP LOCKED;
+  IF FOUND AND voiding.end_command(command_id, 'cancelled') THEN
+    DELETE FROM voiding.outbox o WHERE o.bucket = m.bucket AND o.xid = m.xid AND o.seq = m.seq;
+    PERFORM voiding.note_repair('MessageDiscarded', m, 'cancelled: ' || coalesce(reason, 'no reason given'));
+  END IF;
+  RETURN voiding.do_command_status(command_id);
+END $$;
+COMMENT ON FUNCTION voiding.do_cancel_command(uuid, text) IS 'internal';
+
+-- ---- how long it will take ----
+
+-- From the type's own past: the median time of its last 100 that were
+-- processed. And from the queue: how many messages of its service are in front
+-- of it, times the time between two that ended while there was a queue, which
+-- is taken to be the lower quartile of the times between the last 100.
+CREATE FUNCTION voiding.estimate_command(command_id uuid) RETURNS timestamptz
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.estimate_command(uuid) IS
+  'when a command will probably be done, from the past of its type and the queue in front of it; null: nothing is known yet';
+
+CREATE FUNCTION voiding.do_estimate_command(command_id uuid) RETURNS timestamptz
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  c voiding.command := voiding.do_command_status(command_id);
+  ahead bigint;
+  took  double precision;
+  gap   double precision;
+BEGIN
+  IF c.finished_at IS NOT NULL THEN
+    RETURN c.finished_at;
+  END IF;
+  SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY x.took), percentile_cont(0.25) WITHIN GROUP (ORDER BY x.gap)
+    INTO took, gap
+    FROM (SELECT extract(epoch FROM p.finished_at - greatest(p.accepted_at, p.not_before)) AS took,
+                 extract(epoch FROM p.finished_at - lag(p.finished_at) OVER (ORDER BY p.finished_at)) AS gap
+            FROM (SELECT r.* FROM (SELECT * FROM voiding.command y ORDER BY y.command_id DESC LIMIT 2000) r
+                   WHERE r.type = c.type AND r.status = 'processed' ORDER BY r.command_id DESC LIMIT 100) p) x;
+  SELECT count(*) INTO ahead
+    FROM voiding.outbox o
+    JOIN voiding.handler h ON h.service = o.destination AND h.kind = 'command' AND h.type = c.type
+   WHERE c.status = 'accepted' AND o.seq < c.seq AND o.available_at <= voiding.now();
+  RETURN greatest(c.accepted_at + make_interval(secs => took), voiding.now(), c.not_before)
+         + make_interval(secs => ahead * coalesce(gap, 0));
+END $$;
+COMMENT ON FUNCTION voiding.do_estimate_command(uuid) IS 'internal';
+
+-- ---- the feed ----
+
 -- A cursor is a window between two snapshots, and how far one has come in it.
 -- Every change is in exactly one window, whenever its transaction commits; a
 -- command that has changed twice comes once, as it is by now.
@@ -155,3 +252,20 @@ EXCEPTION WHEN invalid_text_representation OR numeric_value_out_of_range THEN
 END $$;
 COMMENT ON FUNCTION voiding.command_changes(text, integer) IS
   'the feed: commands of one''s own whose status has changed since the cursor; resume with the cursor of the last row';
+
+-- ---- keeping ----
+
+-- maintain() calls it. A tombstone answers for the key, and says when it was
+-- what; it goes after ten times the time.
+CREATE FUNCTION voiding.forget_commands() RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  keep interval := make_interval(days => current_setting('voiding.command_retention')::integer);
+BEGIN
+  UPDATE voiding.command c SET gone = true, data = '{}', result = NULL, error = NULL, resource = NULL
+   WHERE c.command_id < voiding.uuid_from(voiding.now() - keep) AND c.finished_at < voiding.now() - keep AND NOT c.gone;
+  DELETE FROM voiding.command c
+   WHERE c.command_id < voiding.uuid_from(voiding.now() - 10 * keep) AND c.finished_at < voiding.now() - 10 * keep AND c.gone;
+END $$;
+COMMENT ON FUNCTION voiding.forget_commands() IS 'internal';

@@ -91,8 +91,9 @@ BEGIN
   IF voiding.now() + interval '1 week' >= '2027-01-01 00:00:00+00' THEN
     PERFORM voiding.add_finished_partition(voiding.uuid_from(voiding.now() + interval '1 week'));
   END IF;
+  PERFORM voiding.forget_commands();
 END $$;
-COMMENT ON FUNCTION voiding.maintain() IS 'make partitions ahead of time; call it daily';
+COMMENT ON FUNCTION voiding.maintain() IS 'make partitions ahead of time, forget old commands; call it daily';
 
 CREATE VIEW voiding.process AS
   SELECT process_id, type, version, key, state, data, started_at, updated_at, NULL::timestamptz AS finished_at,

@@ -17,6 +17,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/xid8.h"
@@ -142,6 +143,12 @@ vd_command_handled(const VdMessage *m, VdAnswer *answer)
 		set_status(&c, "processed", answer->result, NULL);
 }
 
+static Jsonb *
+problem_of(const pg_uuid_t *id, const char *sqlstate, const char *detail, const char *hint)
+{
+	return vd_problem(sqlstate, detail, hint, psprintf("/commands/%s", vd_uuid_text(id)));
+}
+
 /* Is it no use to try again? Errors of the message's own doing. */
 bool
 vd_command_is_hopeless(const VdMessage *m, const ErrorData *e)
@@ -162,7 +169,7 @@ vd_command_fail(const pg_uuid_t *id, const char *sqlstate, const char *detail, c
 
 	CommandCounterIncrement();
 	if (lock(id, &c) && is_open(&c))
-		set_status(&c, "failed", NULL, vd_problem(id, sqlstate, NULL, detail, hint));
+		set_status(&c, "failed", NULL, problem_of(id, sqlstate, detail, hint));
 }
 
 /* An event of its conversation that its type names ends a command. */
@@ -181,7 +188,7 @@ vd_command_event(const VdEvent *ev)
 		char	   *reason = vd_json_text(vd_json_get(ev->data, "reason"));
 
 		set_status(&c, "failed", NULL,
-				   vd_problem(&ev->correlation, "P0001", NULL, reason ? reason : ev->type, NULL));
+				   problem_of(&ev->correlation, "P0001", reason ? reason : ev->type, NULL));
 	}
 }
 
@@ -245,8 +252,10 @@ process_result(const VdProcess *p)
 
 	pushJsonbValue(&ps, WJB_BEGIN_OBJECT, NULL);
 	vd_json_push_text(&ps, "process_id", vd_uuid_text(&p->id));
+	vd_json_push_text(&ps, "type", p->type);
 	vd_json_push_text(&ps, "key", p->key);
 	vd_json_push_text(&ps, "state", p->state);
+	vd_json_push(&ps, "data", vd_json_datum(JsonbPGetDatum(p->data), false, JSONBOID, -1));
 	return JsonbValueToJsonb(pushJsonbValue(&ps, WJB_END_OBJECT, NULL));
 }
 
@@ -279,7 +288,7 @@ vd_command_settled(const VdProcess *p, const VdState *state, Jsonb *event)
 			set_status(&c, "processed", end.result ? end.result : process_result(p), NULL);
 		else
 			set_status(&c, "failed", NULL,
-					   vd_problem(id, "VD09F", NULL, end.reason ? end.reason : p->state, NULL));
+					   problem_of(id, "VD09F", end.reason ? end.reason : p->state, NULL));
 	}
 }
 

@@ -6,9 +6,12 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "fmgr.h"
 #include "utils/builtins.h"
 
 #include "voiding.h"
+
+PG_FUNCTION_INFO_V1(voiding_problem);
 
 typedef struct Kind
 {
@@ -55,22 +58,44 @@ kind_of(const char *sqlstate)
 	return k;
 }
 
-/* title: NULL for that of the SQLSTATE; hint: may be NULL */
 Jsonb *
-vd_problem(const pg_uuid_t *command_id, const char *sqlstate, const char *title,
-		   const char *detail, const char *hint)
+vd_problem(const char *sqlstate, const char *detail, const char *hint, const char *instance)
 {
 	const Kind *k = kind_of(sqlstate);
 	JsonbParseState *ps = NULL;
 
 	pushJsonbValue(&ps, WJB_BEGIN_OBJECT, NULL);
 	vd_json_push_text(&ps, "type", psprintf("urn:voiding:error:%s", sqlstate));
-	vd_json_push_text(&ps, "title", title ? title : k->title);
+	vd_json_push_text(&ps, "title", k->title);
 	vd_json_push(&ps, "status", vd_json_datum(Int32GetDatum(k->status), false, INT4OID, -1));
 	vd_json_push_text(&ps, "detail", detail);
-	vd_json_push_text(&ps, "instance", psprintf("/commands/%s", vd_uuid_text(command_id)));
+	if (instance)
+		vd_json_push_text(&ps, "instance", instance);
 	vd_json_push_text(&ps, "code", sqlstate);
 	if (hint)
 		vd_json_push_text(&ps, "hint", hint);
 	return JsonbValueToJsonb(pushJsonbValue(&ps, WJB_END_OBJECT, NULL));
+}
+
+static char *
+text_or_null(FunctionCallInfo fcinfo, int i)
+{
+	return PG_ARGISNULL(i) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(i));
+}
+
+/*
+ * voiding.problem(sqlstate text, detail text, hint text, instance text)
+ * RETURNS jsonb. Errors: 22004 without an SQLSTATE.
+ */
+Datum
+voiding_problem(PG_FUNCTION_ARGS)
+{
+	char	   *sqlstate = text_or_null(fcinfo, 0);
+
+	if (sqlstate == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("argument \"sqlstate\" must not be null")));
+	PG_RETURN_JSONB_P(vd_problem(sqlstate, text_or_null(fcinfo, 1), text_or_null(fcinfo, 2),
+								 text_or_null(fcinfo, 3)));
 }

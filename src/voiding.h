@@ -418,8 +418,8 @@ extern void vd_command_event(const VdEvent *ev);
 extern void vd_command_settled(const VdProcess *p, const VdState *state, Jsonb *event);
 
 /* ---- problem.c ---- */
-extern Jsonb *vd_problem(const pg_uuid_t *command_id, const char *sqlstate, const char *title,
-						 const char *detail, const char *hint);
+extern Jsonb *vd_problem(const char *sqlstate, const char *detail, const char *hint,
+						 const char *instance);
 
 /* ---- dispatch.c ---- */
 extern void vd_give_up(VdMessage *m, const char *sqlstate, const ErrorData *e);
