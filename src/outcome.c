@@ -232,14 +232,13 @@ end_of(const VdProcess *p, const VdState *state, Jsonb *event)
 {
 	End			end = {0};
 	VdKey		key = {UUIDOID, UUIDPGetDatum(&p->id)};
-	VdDefinition *def = vd_definition(p->type, p->version);
 	VdScope		scope = vd_scope(p, event);
 
 	vd_scan(VD_FINISHED_PROCESS, VdIdx_primary, 1, &key, read_end, &end);
 	if (!p->failed)
 		return end;
 	if (state == NULL)
-		state = vd_definition_state(def, p->state);
+		state = vd_definition_state(vd_definition(p->type, p->version), p->state);
 	if (state->reason)
 		end.reason = vd_json_text(vd_json_value(state->reason, &scope));
 	return end;
