@@ -209,27 +209,42 @@ COMMENT ON FUNCTION voiding.do_estimate_command(uuid) IS 'internal';
 
 -- A cursor is a window between two snapshots, and how far one has come in it.
 -- Every change is in exactly one window, whenever its transaction commits; a
--- command that has changed twice comes once, as it is by now.
+-- command that has changed twice comes once, as it is by now. The changes of
+-- the reader's own transaction are in a later window, with what it does next.
 CREATE FUNCTION voiding.command_changes(after text DEFAULT NULL, batch_size integer DEFAULT 100)
   RETURNS TABLE (cursor text, command voiding.command)
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  part  text[] := string_to_array(coalesce(after, ''), '/');
-  since pg_snapshot := nullif(part[1], '')::pg_snapshot;
-  until pg_snapshot := nullif(part[2], '')::pg_snapshot;
-  seen  bigint := coalesce(nullif(part[3], '')::bigint, 0);
+  part  text[] := string_to_array(after, '/');
+  own   xid8 := pg_current_xact_id_if_assigned();
+  since pg_snapshot;
+  until pg_snapshot;
+  seen  bigint := 0;
   n     integer := 0;
 BEGIN
-  IF after IS NOT NULL AND (since IS NULL OR cardinality(part) > 3) THEN
-    RAISE invalid_text_representation;
-  ELSIF pg_snapshot_xmax(since) > pg_snapshot_xmax(pg_current_snapshot()) THEN
+  BEGIN
+    since := nullif(part[1], '');
+    until := part[2];
+    seen := coalesce(part[3], '0');
+    IF after = '' OR until IS NULL AND after IS NOT NULL OR cardinality(part) <> 3 THEN
+      RAISE invalid_text_representation;
+    END IF;
+  EXCEPTION WHEN invalid_text_representation OR numeric_value_out_of_range THEN
+    RAISE EXCEPTION 'this is not a cursor: "%"', left(after, 100)
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the last one that command_changes() returned.';
+  END;
+  IF pg_snapshot_xmax(until) > pg_snapshot_xmax(pg_current_snapshot()) THEN
     RAISE EXCEPTION 'the cursor is not of this server' USING ERRCODE = 'VD10A', HINT = 'Begin again without a cursor.';
   ELSIF batch_size < 1 THEN
     RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
   END IF;
   LOOP
     until := coalesce(until, pg_current_snapshot());
+    IF pg_visible_in_snapshot(own, until) THEN  -- it is not over
+      until := (SELECT format('%s:%s:%s', min(x::text::bigint), pg_snapshot_xmax(until), string_agg(x::text, ',' ORDER BY x))
+                  FROM (SELECT own UNION SELECT pg_snapshot_xip(until)) r(x));
+    END IF;
     FOR command IN
       SELECT c.* FROM voiding.command c
        WHERE c.xid >= coalesce(pg_snapshot_xmin(since), '0'::xid8) AND c.xid < pg_snapshot_xmax(until)
@@ -240,15 +255,12 @@ BEGIN
       cursor := format('%s/%s/%s', since, until, command.seq);
       RETURN NEXT;
     END LOOP;
-    EXIT WHEN n > 0 OR part[2] IS NULL;
+    EXIT WHEN n > 0 OR after IS NULL;
     since := until;              -- that window is done: the next one
     until := NULL;
     seen := 0;
-    part[2] := NULL;
+    after := NULL;
   END LOOP;
-EXCEPTION WHEN invalid_text_representation OR numeric_value_out_of_range THEN
-  RAISE EXCEPTION 'this is not a cursor: "%"', left(after, 100)
-    USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the last one that command_changes() returned.';
 END $$;
 COMMENT ON FUNCTION voiding.command_changes(text, integer) IS
   'the feed: commands of one''s own whose status has changed since the cursor; resume with the cursor of the last row';
