@@ -184,13 +184,16 @@ check_key(const char *key)
 				 errmsg("an idempotency key has 1 to %d bytes, not %zu", MAX_KEY_BYTES, strlen(key))));
 }
 
-/* the message that takes the command to its handler */
+/*
+ * The message that takes the command to its handler. One that is to be started
+ * later has no place in the order of its key: nothing waits behind it.
+ */
 static VdMessage
-make_message(VdCommandType *t, Jsonb *data)
+make_message(VdCommandType *t, Jsonb *data, TimestampTz not_before)
 {
 	VdMessage	m = {.id = vd_uuid_new(),.type = t->name,.payload = data,.source = VD_ENGINE};
 	const VdMessage *cause = vd_current_message();
-	char	   *key = t->key ? vd_json_text(vd_json_get(data, t->key)) : NULL;
+	char	   *key = t->key && not_before <= vd_now() ? vd_json_text(vd_json_get(data, t->key)) : NULL;
 
 	m.aggregatetype = m.destination = t->service;
 	m.aggregateid = key && *key && strlen(key) <= VD_MAX_KEY_BYTES ? key : vd_uuid_text(&m.id);
@@ -199,6 +202,7 @@ make_message(VdCommandType *t, Jsonb *data)
 	if (cause)
 		m.causation = cause->id;
 	m.created_at = vd_now();
+	m.available_at = not_before;
 	m.bucket = vd_bucket(m.aggregateid);
 	m.seq = vd_next_position();
 	return m;
@@ -293,7 +297,6 @@ send(FunctionCallInfo fcinfo, VdCommandType *t, VdMessage *m)
 	n[Cm_not_before] = PG_ARGISNULL(3);
 	v[Cm_start_by] = PG_GETARG_DATUM(4);
 	n[Cm_start_by] = PG_ARGISNULL(4);
-	m->available_at = n[Cm_not_before] ? 0 : DatumGetTimestampTz(v[Cm_not_before]);
 	if (n[Cm_idempotency_key])
 		vd_insert(VD_COMMAND, v, n);
 	else
@@ -324,7 +327,7 @@ voiding_send_command(PG_FUNCTION_ARGS)
 {
 	VdCommandType *t = type_argument(fcinfo);
 	Jsonb	   *data = data_argument(fcinfo);
-	VdMessage	m = make_message(t, data);
+	VdMessage	m = make_message(t, data, PG_ARGISNULL(3) ? 0 : PG_GETARG_TIMESTAMPTZ(3));
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 
 	if (!PG_ARGISNULL(2))
