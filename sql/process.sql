@@ -137,6 +137,6 @@ BEGIN
   END IF;
   PERFORM voiding.close_task(process_id, 'completed');
   PERFORM voiding.engine_emit('ProcessFailureAcknowledged', p.key,
-            jsonb_build_object('process_id', process_id, 'by', voiding.caller(), 'reason', reason), process_id);
+            jsonb_build_object('process_id', process_id, 'by', coalesce(voiding.sender(), voiding.caller()), 'reason', reason), process_id);
 END $$;
 COMMENT ON FUNCTION voiding.do_acknowledge_process_failure(uuid, text) IS 'internal';
