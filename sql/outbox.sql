@@ -159,6 +159,7 @@ BEGIN
   VALUES (d.seq, d.aggregatetype, key, d.id, d.type, d.source, d.aggregateid, d.correlation_id, d.causation_id, d.payload, voiding.now(),
           voiding.now() + coalesce((definition #>> ARRAY['events', d.type, 'for'])::interval, current_setting('voiding.park_for')::interval),
           (SELECT a.process_id FROM voiding.active_process a WHERE a.process_id = d.correlation_id AND a.type = d.aggregatetype));
+  PERFORM voiding.wake_timer(e.expires_at) FROM voiding.parked_event e WHERE e.position = d.seq AND e.process_type = d.aggregatetype;
   PERFORM voiding.deliver_parked(d.correlation_id);  -- if it is that process's
 END $$;
 COMMENT ON FUNCTION voiding.park_again(voiding.dead_letter) IS 'internal';

@@ -23,22 +23,25 @@ AS $$
 $$;
 COMMENT ON FUNCTION voiding.due_timers(integer) IS 'internal';
 
--- A worker does not wait for whoever has a process locked.
-CREATE FUNCTION voiding.free_timers(batch_size integer) RETURNS TABLE (process_id uuid, name text)
+-- A worker does not wait for whoever has a process locked. It knows that no
+-- deadline is left before "not_before", and does not walk over the dead rows there:
+-- while somebody holds a snapshot there may be millions.
+CREATE FUNCTION voiding.free_timers(batch_size integer, not_before timestamptz) RETURNS TABLE (process_id uuid, name text)
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT t.process_id, t.name FROM voiding.timer t JOIN voiding.active_process a USING (process_id)
-   WHERE NOT t.held AND t.due_at <= (SELECT voiding.now())
+   WHERE NOT t.held AND t.due_at >= not_before AND t.due_at <= (SELECT voiding.now())
    ORDER BY t.due_at LIMIT batch_size FOR UPDATE OF a SKIP LOCKED
 $$;
-COMMENT ON FUNCTION voiding.free_timers(integer) IS 'internal: the same, without those whose process is locked; locks the others';
+COMMENT ON FUNCTION voiding.free_timers(integer, timestamptz) IS 'internal: the same, without those whose process is locked; locks the others';
 
-CREATE FUNCTION voiding.next_due() RETURNS timestamptz
+CREATE FUNCTION voiding.next_due(not_before timestamptz) RETURNS timestamptz
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT least((SELECT min(t.due_at) FROM voiding.timer t WHERE NOT t.held), (SELECT min(e.expires_at) FROM voiding.parked_event e))
+  SELECT least((SELECT min(t.due_at) FROM voiding.timer t WHERE NOT t.held AND t.due_at >= not_before),
+               (SELECT min(e.expires_at) FROM voiding.parked_event e))
 $$;
-COMMENT ON FUNCTION voiding.next_due() IS 'internal: when the next deadline passes or parked event expires';
+COMMENT ON FUNCTION voiding.next_due(timestamptz) IS 'internal: when the next deadline passes or parked event expires';
 
 CREATE FUNCTION voiding.wake_timer(due timestamptz) RETURNS void
   LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'voiding_wake_timer';

@@ -405,20 +405,20 @@ typedef struct Due				/* a deadline, or a process with parked events */
 	bool		done;			/* there was something to do */
 } Due;
 
-/* the rows of an engine query with one limit argument */
+/* the rows of an engine query; its arguments are a limit and a time */
 static List *
-find_due(const char *sql, int limit)
+find_due(const char *sql, int limit, TimestampTz since)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	Oid			type = INT4OID;
-	Datum		arg = Int32GetDatum(limit);
+	Oid			types[] = {INT4OID, TIMESTAMPTZOID};
+	Datum		args[] = {Int32GetDatum(limit), TimestampTzGetDatum(since)};
 	VdIdentity	saved;
 	List	   *due = NIL;
 
 	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args(sql, 1, &type, &arg, NULL, false, 0) != SPI_OK_SELECT)
+		SPI_execute_with_args(sql, 2, types, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for what is due");
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -476,15 +476,18 @@ postpone(Due *d)
 	CommandCounterIncrement();
 }
 
-/* Let deadlines pass that are due; returns how many. */
+/*
+ * Let deadlines pass that are due; returns how many. since: none is left before,
+ * as a worker knows.
+ */
 int
-vd_run_timers(int limit)
+vd_run_timers(int limit, TimestampTz since)
 {
 	int			done = 0;
 	ListCell   *lc;
 
-	foreach(lc, find_due(vd_am_worker ? "SELECT process_id, name FROM voiding.free_timers($1)"
-						 : "SELECT process_id, name FROM voiding.due_timers($1)", limit))
+	foreach(lc, find_due(vd_am_worker ? "SELECT process_id, name FROM voiding.free_timers($1, $2)"
+						 : "SELECT process_id, name FROM voiding.due_timers($1)", limit, since))
 	{
 		Due		   *d = lfirst(lc);
 
@@ -504,7 +507,7 @@ vd_run_parked(int limit)
 	int			done = 0;
 	ListCell   *lc;
 
-	foreach(lc, find_due("SELECT process_id, NULL FROM voiding.sweep_parked($1)", limit))
+	foreach(lc, find_due("SELECT process_id, NULL FROM voiding.sweep_parked($1)", limit, 0))
 	{
 		Due		   *d = lfirst(lc);
 
@@ -534,7 +537,7 @@ dispatch(const char *service, int batch_size)
 		List	   *messages;
 		int			before = done;
 
-		done += vd_run_timers(batch_size) + vd_run_parked(batch_size);
+		done += vd_run_timers(batch_size, DT_NOBEGIN) + vd_run_parked(batch_size);
 		if (done < batch_size)
 		{
 			messages = vd_outbox_take(service, batch_size - done);

@@ -124,16 +124,11 @@ find_database(Served *d)
 static bool
 register_worker(Served *d, int index, int workers)
 {
-	BackgroundWorker w = {0};
+	BackgroundWorker w;
 	VdWorkerStart start = {.dboid = d->dboid,.index = index,.workers = workers};
 
+	vd_fill_worker(&w, "worker");
 	snprintf(w.bgw_name, BGW_MAXLEN, "voiding worker %d", index + 1);
-	snprintf(w.bgw_type, BGW_MAXLEN, "voiding worker");
-	snprintf(w.bgw_library_name, BGW_MAXLEN, "voiding");
-	snprintf(w.bgw_function_name, BGW_MAXLEN, "voiding_worker_main");
-	w.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	w.bgw_start_time = BgWorkerStart_RecoveryFinished;
-	w.bgw_restart_time = BGW_NEVER_RESTART;
 	w.bgw_notify_pid = MyProcPid;
 	memcpy(w.bgw_extra, &start, sizeof(start));
 	return RegisterDynamicBackgroundWorker(&w, &d->slot[index].handle);
@@ -350,17 +345,18 @@ voiding_launcher_main(Datum arg)
 	proc_exit(ShutdownRequestPending ? 1 : 0);
 }
 
-static void
-fill_launcher(BackgroundWorker *w)
+/* what: launcher, worker, sender; one that is not started again */
+void
+vd_fill_worker(BackgroundWorker *w, const char *what)
 {
 	memset(w, 0, sizeof(*w));
-	snprintf(w->bgw_name, BGW_MAXLEN, "voiding launcher");
-	snprintf(w->bgw_type, BGW_MAXLEN, "voiding launcher");
+	snprintf(w->bgw_name, BGW_MAXLEN, "voiding %s", what);
+	snprintf(w->bgw_type, BGW_MAXLEN, "voiding %s", what);
 	snprintf(w->bgw_library_name, BGW_MAXLEN, "voiding");
-	snprintf(w->bgw_function_name, BGW_MAXLEN, "voiding_launcher_main");
+	snprintf(w->bgw_function_name, BGW_MAXLEN, "voiding_%s_main", what);
 	w->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
 	w->bgw_start_time = BgWorkerStart_RecoveryFinished;
-	w->bgw_restart_time = 1;
+	w->bgw_restart_time = BGW_NEVER_RESTART;
 }
 
 /* at preload */
@@ -371,7 +367,8 @@ vd_launcher_init(void)
 
 	if (vd_databases == NULL || *vd_databases == '\0' || vd_workers == 0)
 		return;
-	fill_launcher(&w);
+	vd_fill_worker(&w, "launcher");
+	w.bgw_restart_time = 1;
 	RegisterBackgroundWorker(&w);
 }
 
@@ -382,7 +379,8 @@ vd_launch(int workers)
 	BackgroundWorker w;
 	VdWorkerStart start = {.dboid = MyDatabaseId,.workers = workers};
 
-	fill_launcher(&w);
+	vd_fill_worker(&w, "launcher");
+	w.bgw_restart_time = 1;
 	w.bgw_main_arg = Int32GetDatum(1);
 	memcpy(w.bgw_extra, &start, sizeof(start));
 	return RegisterDynamicBackgroundWorker(&w, NULL);

@@ -3,12 +3,13 @@
  *	  Hints for listeners: NOTIFY on voiding_<service>, voiding_process,
  *	  voiding_event and voiding_task.
  *
- * They are collected during the transaction. Where no worker serves the
- * database they are queued just before its commit. Where one does, they are
- * left in shared memory after the commit, and the worker sends them in a
- * small asynchronous transaction of its own: NOTIFY takes a lock that all
- * databases share and holds it through the flush. PREPARE TRANSACTION forgets
- * them (it cannot carry notifications).
+ * They are collected during the transaction. Where a worker serves the
+ * database they are left in shared memory after the commit, and the worker
+ * sends them in a small asynchronous transaction of its own: NOTIFY takes a
+ * lock that all databases share and holds it through the flush. Where none
+ * does, who commits alone queues them just before, and who does not leaves
+ * them to a sender (sender.c). PREPARE TRANSACTION forgets them (it cannot
+ * carry notifications).
  *
  * A channel says {"type": ..., "id": ...} for each message, above 100 of them
  * {} once. A hint may be missing or too many; whoever listens also looks.
@@ -49,7 +50,8 @@ typedef struct Channel
 } Channel;
 
 static List *channels = NIL;	/* in TopTransactionContext */
-static bool leave_to_worker = false;
+static bool leave_them = false;	/* to a worker or a sender */
+static VdDatabase *counted = NULL;	/* where this transaction is, as one that commits with hints */
 
 /* ---- sending ---- */
 
@@ -99,7 +101,7 @@ send_now(void)
 	}
 }
 
-/* ---- leaving them to a worker: in the commit callback, nothing may fail ---- */
+/* ---- leaving them: in the commit callback, nothing may fail ---- */
 
 static void
 leave_one(VdShared *s, const char *channel, const char *type, const pg_uuid_t *id)
@@ -138,6 +140,29 @@ leave_all(void)
 				leave_one(s, c->name, ((Hint *) lfirst(h))->type, &((Hint *) lfirst(h))->id);
 		SpinLockRelease(&s->hint_lock);
 	}
+	if (counted)
+		vd_wake_process(&counted->sender);
+}
+
+static void
+before_commit(void)
+{
+	VdDatabase *db = vd_my_database();
+
+	leave_them = vd_am_worker || vd_is_served(db);
+	if (!leave_them && db)
+		leave_them = vd_sender_enter(counted = db);
+	if (!leave_them && !queue_is_full())
+		send_now();
+}
+
+static void
+forget_all(void)
+{
+	channels = NIL;
+	if (counted)
+		vd_sender_leave(counted);
+	counted = NULL;
 }
 
 static void
@@ -146,18 +171,17 @@ on_xact(XactEvent event, void *arg)
 	switch (event)
 	{
 		case XACT_EVENT_PRE_COMMIT:
-			leave_to_worker = vd_am_worker || vd_is_served(vd_my_database());
-			if (channels != NIL && !leave_to_worker && !queue_is_full())
-				send_now();
+			if (channels != NIL)
+				before_commit();
 			break;
 		case XACT_EVENT_COMMIT:
-			if (channels != NIL && leave_to_worker)
+			if (channels != NIL && leave_them)
 				leave_all();
-			channels = NIL;
+			forget_all();
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
-			channels = NIL;
+			forget_all();
 			break;
 		default:
 			break;
@@ -213,7 +237,7 @@ vd_notify_add(const char *name, const char *type, const pg_uuid_t *id)
 	MemoryContextSwitchTo(old);
 }
 
-/* ---- the worker's part ---- */
+/* ---- sending what was left ---- */
 
 /* take the hints of this database out of shared memory */
 static int
@@ -238,9 +262,10 @@ take_hints(VdHint *taken)
 
 /*
  * Send what is to be hinted, in a transaction of its own that does not wait
- * for its flush. Some were lost: every channel is told to look.
+ * for its flush. Some were lost: every channel is told to look. Returns
+ * whether there was anything.
  */
-void
+bool
 vd_send_hints(void)
 {
 	VdShared   *s = vd_shared();
@@ -250,11 +275,11 @@ vd_send_hints(void)
 	int			n;
 
 	if (s == NULL || db == NULL)
-		return;
+		return false;
 	lost = pg_atomic_exchange_u32(&db->hints_lost, 0) != 0;
 	n = s->nhints > 0 ? take_hints(taken) : 0;
 	if ((n == 0 && !lost) || queue_is_full())
-		return;
+		return false;
 	StartTransactionCommand();
 	(void) set_config_option("synchronous_commit", "off", PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_LOCAL, true, 0, false);
@@ -272,6 +297,7 @@ vd_send_hints(void)
 		send("command", NULL, NULL);
 	}
 	CommitTransactionCommand();
+	return true;
 }
 
 /*

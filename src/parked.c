@@ -88,6 +88,7 @@ write_parked(VdEvent *ev, VdDefinition *def, const char *key, const VdProcess *p
 	n[Pk_process_id] = p == NULL;
 	n[Pk_watch] = true;
 	vd_insert(VD_PARKED_EVENT, v, n);
+	vd_wake_timer(DatumGetTimestampTz(v[Pk_expires_at]));
 }
 
 /*

@@ -41,8 +41,9 @@ static int	remembered = 0;		/* messages of all buckets, at the last look */
 static TimestampTz lost_due = PG_INT64_MAX; /* when one that could not have a lock is tried again */
 static MemoryContext memory = NULL;
 
-static uint64
-full_xid(TransactionId xid, FullTransactionId next)
+/* a transaction of a snapshot; next: read after it */
+uint64
+vd_full_xid(TransactionId xid, FullTransactionId next)
 {
 	uint32		epoch = EpochFromFullTransactionId(next);
 
@@ -67,9 +68,9 @@ remember_snapshot(VdBucket *b, Snapshot s, FullTransactionId next)
 		pfree(b->xip);
 	b->xip = MemoryContextAlloc(memory, sizeof(uint64) * (s->xcnt + 1));
 	b->nxip = s->xcnt;
-	b->xmax = full_xid(s->xmax, next);
+	b->xmax = vd_full_xid(s->xmax, next);
 	for (int i = 0; i < b->nxip; i++)
-		b->xip[i] = full_xid(s->xip[i], next);
+		b->xip[i] = vd_full_xid(s->xip[i], next);
 	qsort(b->xip, b->nxip, sizeof(uint64), compare_u64);
 }
 

@@ -40,6 +40,7 @@ typedef enum VdTake
 extern VdBucket vd_buckets[VD_BUCKETS];
 
 /* ---- queue.c ---- */
+extern uint64 vd_full_xid(TransactionId xid, FullTransactionId next);
 extern void vd_queue_own(int worker, int workers);
 extern bool vd_queue_owns_all(int worker, int workers);
 extern uint64 vd_queue_owned(void);

@@ -26,6 +26,9 @@ init_database(VdDatabase *db)
 	pg_atomic_init_u64(&db->timer_due, 0);
 	pg_atomic_init_u32(&db->parked, 1);
 	pg_atomic_init_u32(&db->hints_lost, 0);
+	pg_atomic_init_u32(&db->hinting, 0);
+	pg_atomic_init_u32(&db->sender, 0);
+	pg_atomic_init_u64(&db->sender_tried, 0);
 	pg_atomic_init_u32(&db->launcher, 0);
 	pg_atomic_init_u32(&db->wanted, 0);
 	pg_atomic_init_u32(&db->stopped, 0);
@@ -169,6 +172,7 @@ vd_claim_database(Oid dboid)
 		VdDatabase *other = &s->db[i];
 
 		if (!vd_is_served(other) && pg_atomic_read_u32(&other->launcher) == 0 &&
+			pg_atomic_read_u32(&other->sender) == 0 &&
 			take_entry(other, pg_atomic_read_u32(&other->dboid), dboid))
 			db = other;
 	}

@@ -22,7 +22,7 @@
 #define VD_MAX_WORKERS		8	/* of one database */
 #define VD_WAITERS			256 /* condition variables, by hash of an id */
 #define VD_COUNTED			12	/* services that are counted, of one database */
-#define VD_HINTS			64	/* hints that a worker has not sent yet */
+#define VD_HINTS			64	/* hints that have not been sent yet */
 #define VD_NEVER			PG_INT64_MAX
 
 typedef struct VdCounters
@@ -43,6 +43,9 @@ typedef struct VdDatabase
 	pg_atomic_uint64 timer_due; /* no timer that a worker does not know is due before */
 	pg_atomic_uint32 parked;	/* an event was parked since the last sweep */
 	pg_atomic_uint32 hints_lost;	/* there was no room for some */
+	pg_atomic_uint32 hinting;	/* transactions that commit with hints now; no worker */
+	pg_atomic_uint32 sender;	/* pgprocno + 1; 0: none */
+	pg_atomic_uint64 sender_tried;	/* when one was started */
 	pg_atomic_uint32 launcher;	/* pgprocno + 1; 0: none */
 	pg_atomic_uint32 wanted;	/* workers */
 	pg_atomic_uint32 stopped;	/* by stop_workers() */
@@ -84,6 +87,10 @@ extern bool vd_is_served(VdDatabase *db);
 extern VdCounters *vd_counters(const char *service);
 extern void vd_wake_process(pg_atomic_uint32 *procno);
 extern void vd_wake_launcher(void);
+
+/* ---- sender.c ---- */
+extern bool vd_sender_enter(VdDatabase *of);
+extern void vd_sender_leave(VdDatabase *of);
 
 /* ---- wake.c: what a commit sets off ---- */
 extern void vd_wake_init(void);

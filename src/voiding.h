@@ -397,7 +397,7 @@ extern void vd_outbox_retry(VdMessage *m, TimestampTz when);
 
 /* ---- notify.c ---- */
 extern void vd_notify_init(void);
-extern void vd_send_hints(void);
+extern bool vd_send_hints(void);
 extern void vd_notify_add(const char *name, const char *type, const pg_uuid_t *id);
 
 /* ---- outcome.c: of commands that somebody waits for ---- */
@@ -425,7 +425,7 @@ extern Jsonb *vd_problem(const char *sqlstate, const char *detail, const char *h
 extern void vd_give_up(VdMessage *m, const char *sqlstate, const ErrorData *e);
 extern int	vd_run_batch(List *messages);
 extern int	vd_contended;
-extern int	vd_run_timers(int limit);
+extern int	vd_run_timers(int limit, TimestampTz since);
 extern int	vd_run_parked(int limit);
 
 /* ---- worker.c ---- */

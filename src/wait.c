@@ -8,6 +8,8 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -20,12 +22,15 @@
 #include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/wait_event.h"
+#include "utils/xid8.h"
 
 #include "voiding.h"
+#include "queue.h"
 #include "shared.h"
 
 #define FIRST_LOOK	1			/* ms; each look waits twice as long as the one before */
@@ -56,27 +61,70 @@ refuse_in_writer(const char *name)
 				 errhint("Commit first, then wait.")));
 }
 
-static bool
-found(TupleTableSlot *slot, void *arg)
+typedef struct Look				/* how far the looks of one wait have come */
 {
-	slot_getallattrs(slot);
-	*(bool *) arg = vd_handler_is_here(TextDatumGetCString(slot->tts_values[Ob_destination]),
-									   TextDatumGetCString(slot->tts_values[Ob_type]));
-	return !*(bool *) arg;
+	uint64		from[VD_BUCKETS];	/* no row of a transaction before this is left */
+	Relation	rel;
+	Relation	index;
+	TupleTableSlot *slot;
+	Snapshot	snapshot;
+	uint64		xmin;			/* of the snapshot */
+} Look;
+
+/*
+ * Dead rows are walked over once in a wait, not in each look: somebody may hold
+ * a snapshot that keeps millions of them.
+ */
+static bool
+bucket_is_idle(Look *l, int16 bucket)
+{
+	ScanKeyData key[2];
+	IndexScanDesc scan = vd_index_beginscan(l->rel, l->index, l->snapshot, 2);
+	Datum	   *v = l->slot->tts_values;
+	uint64		first = l->xmin;
+	bool		idle = true;
+
+	ScanKeyInit(&key[0], 1, BTEqualStrategyNumber, F_INT2EQ, Int16GetDatum(bucket));
+	ScanKeyInit(&key[1], 2, BTGreaterEqualStrategyNumber, F_XID8GE,
+				FullTransactionIdGetDatum(FullTransactionIdFromU64(l->from[bucket])));
+	index_rescan(scan, key, 2, NULL, 0);
+	while (idle && index_getnext_slot(scan, ForwardScanDirection, l->slot))
+	{
+		slot_getallattrs(l->slot);
+		first = Min(first, U64FromFullTransactionId(DatumGetFullTransactionId(v[Ob_xid])));
+		idle = !vd_handler_is_here(TextDatumGetCString(v[Ob_destination]),
+								   TextDatumGetCString(v[Ob_type]));
+	}
+	index_endscan(scan);
+	l->from[bucket] = first;
+	return idle;
 }
 
 static bool
-is_idle(void)
+is_idle(Look *l)
 {
 	MemoryContext look = AllocSetContextCreate(CurrentMemoryContext, "voiding look",
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContext old = MemoryContextSwitchTo(look);
-	bool		busy = false;
+	bool		idle = true;
 
-	vd_scan(VD_OUTBOX, VdIdx_primary, 0, NULL, found, &busy);
+	l->rel = table_open(vd_table_oid(VD_OUTBOX), AccessShareLock);
+	l->index = index_open(vd_primary_index(l->rel), AccessShareLock);
+	l->slot = table_slot_create(l->rel, NULL);
+	l->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	l->xmin = vd_full_xid(l->snapshot->xmin, ReadNextFullTransactionId());
+	for (int16 b = 0; b < VD_BUCKETS && idle; b++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		idle = bucket_is_idle(l, b);
+	}
+	UnregisterSnapshot(l->snapshot);
+	ExecDropSingleTupleTableSlot(l->slot);
+	index_close(l->index, NoLock);
+	table_close(l->rel, NoLock);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(look);
-	return !busy;
+	return idle;
 }
 
 /* sleep until told through cv (NULL: nobody tells), at most ms */
@@ -126,13 +174,14 @@ voiding_wait_until_idle(PG_FUNCTION_ARGS)
 {
 	TimestampTz end = end_of_wait(fcinfo, 0);
 	ConditionVariable *cv = vd_waiters_of(&vd_idle);
+	Look		looks = {.from = {0}};
 	long		look = FIRST_LOOK;
 	bool		idle;
 
 	refuse_in_writer("wait_until_idle");
 	if (cv)
 		ConditionVariablePrepareToSleep(cv);
-	while (!(idle = is_idle()) && GetCurrentTimestamp() < end)
+	while (!(idle = is_idle(&looks)) && GetCurrentTimestamp() < end)
 	{
 		pause_for(cv, Min(cv ? LAST_LOOK : look, left(end)));
 		look = Min(look * 2, LAST_LOOK);

@@ -16,6 +16,7 @@
 #include "access/twophase.h"
 #include "access/xact.h"
 #include "catalog/pg_database.h"
+#include "catalog/pg_type.h"
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -49,6 +50,7 @@
 #define PATIENCE	200			/* ms that a lock is waited for */
 #define CAUTIOUS	50			/* the same, after one was not to be had */
 #define IMPATIENCE	20			/* and by a message that could not have one before */
+#define FORGET_EVERY	(60 * USECS_PER_SEC)	/* between looks at all deadlines */
 #define LOOK_EVERY	Min(vd_look_every, 2 * CHECK_EVERY)	/* ms */
 #define CHECK_EVERY	1000		/* ms; is this worker wanted? */
 
@@ -58,8 +60,9 @@ static VdWorkerStart me;
 static VdDatabase *db;
 static bool parked_open = true;
 static TimestampTz next_timer = 0;	/* no deadline and no expiry is due before */
+static TimestampTz first_timer = DT_NOBEGIN;	/* no deadline is left before */
 static TimestampTz next_sweep = 0;
-static bool unsure = false;		/* a transaction was running that may have been prepared */
+static bool unsure = false;		/* a transaction was prepared: it may bring in what was missed */
 
 PGDLLEXPORT void voiding_worker_main(Datum arg);
 
@@ -221,11 +224,14 @@ static TimestampTz
 read_next_due(void)
 {
 	TimestampTz next = VD_NEVER;
+	Oid			type = TIMESTAMPTZOID;
+	Datum		since = TimestampTzGetDatum(first_timer);
 	bool		isnull = true;
 	Datum		d;
 
 	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute("SELECT voiding.next_due()", false, 1) != SPI_OK_SELECT)
+		SPI_execute_with_args("SELECT voiding.next_due($1)", 1, &type, &since, NULL, false,
+							  1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for the next deadline");
 	d = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull && !TIMESTAMP_IS_NOEND(DatumGetTimestampTz(d)))
@@ -234,22 +240,57 @@ read_next_due(void)
 	return next;
 }
 
-/*
- * When the next deadline passes or parked event expires. What others set
- * meanwhile they put into shared memory after their commit: that is taken out
- * before the snapshot, so that it is in the one or in the other.
- */
+/* When the next deadline passes or parked event expires. */
 static TimestampTz
 find_next_due(void)
 {
 	TimestampTz next;
 
-	if (db)
-		pg_atomic_write_u64(&db->timer_due, (uint64) VD_NEVER);
 	begin("voiding: looking for deadlines");
 	next = read_next_due();
 	end();
+	if (!unsure)
+		first_timer = next;
 	return next;
+}
+
+/*
+ * Deadlines that others have set they put into shared memory after their
+ * commit, or with PREPARE: taken out before the snapshot, so that they are in
+ * the one or in the other.
+ */
+static void
+hear_of_deadlines(void)
+{
+	static TimestampTz forgot = 0;
+	TimestampTz told = db ? pg_atomic_exchange_u64(&db->timer_due, (uint64) VD_NEVER) : VD_NEVER;
+
+	next_timer = Min(next_timer, told);
+	first_timer = Min(first_timer, told);
+	if (db == NULL || GetCurrentTimestamp() - forgot > FORGET_EVERY)
+	{
+		first_timer = DT_NOBEGIN;	/* those that nobody told of, too: a restore */
+		forgot = GetCurrentTimestamp();
+	}
+}
+
+/* is a transaction of this database prepared? */
+static bool
+any_prepared(void)
+{
+	bool		any;
+
+	if (max_prepared_xacts == 0)
+		return false;
+	begin("voiding: looking for prepared transactions");
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute("SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()",
+					true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look for prepared transactions");
+	any = SPI_processed > 0;
+	SPI_finish();
+	end();
+	return any;
 }
 
 /*
@@ -262,10 +303,9 @@ may_have_missed(void)
 	static TimestampTz looked = 0;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (!unsure || max_prepared_xacts == 0 || now - looked < CHECK_EVERY * 1000)
+	if (!unsure || now - looked < CHECK_EVERY * 1000)
 		return false;
 	looked = now;
-	unsure = false;
 	return true;
 }
 
@@ -281,14 +321,15 @@ run_due(void)
 		return 0;
 	if (may_have_missed())
 		next_timer = 0;
-	if (db)
-		next_timer = Min(next_timer, (int64) pg_atomic_read_u64(&db->timer_due));
+	hear_of_deadlines();
 	due = next_timer <= vd_now();
 	sweep = db && pg_atomic_exchange_u32(&db->parked, 0);
+	if (due || sweep)
+		unsure = any_prepared();	/* before the snapshots of what follows */
 	if (due)
 	{
 		begin("voiding: deadlines");
-		done += vd_run_timers(vd_batch_size);
+		done += vd_run_timers(vd_batch_size, first_timer);
 		end();
 	}
 	if (due || sweep || (parked_open && next_sweep <= GetCurrentTimestamp()))
@@ -347,7 +388,6 @@ look_for_messages(Look *l)
 	uint64		written = db ? pg_atomic_fetch_and_u64(&db->written, ~vd_queue_owned()) : 0;
 	bool		running = vd_queue_look(everywhere ? PG_UINT64_MAX : written);
 
-	unsure = unsure || running;
 	if (!everywhere && (!running || l->soon > 0))
 		return;
 	l->soon = running ? Min(Max(l->soon * 2, SOON_FIRST), SOON_LAST) : 0;

@@ -7,6 +7,7 @@
 #define VOIDING_WORKER_H
 
 #include "datatype/timestamp.h"
+#include "postmaster/bgworker.h"
 
 typedef struct VdWorkerStart
 {
@@ -18,6 +19,7 @@ typedef struct VdWorkerStart
 /* ---- launcher.c ---- */
 extern void vd_launcher_init(void);
 extern bool vd_launch(int workers);
+extern void vd_fill_worker(BackgroundWorker *w, const char *what);
 
 /* ---- serve.c ---- */
 extern void vd_bring_back_workers(void);

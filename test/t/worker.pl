@@ -202,6 +202,17 @@ for my $how (qw(moved clock))
 }
 set_system('voiding.clock_offset', 0);
 
+# an event that nobody has been ready for, in time; nothing else is due, and nothing prepared
+$node->safe_psql($db, q{
+  SELECT voiding.create_process_type('patient', '{"key": "id", "start": {"Begun": "Waiting"}, "events": {"Continued": {"for": "PT1S"}},
+    "states": {"Waiting": {"forever": true, "on": {"Continued": "Ended"}}, "Ended": {"type": "final"}}}')});
+wait_idle('a new process type is known');
+row($node, $db, q{SELECT voiding.emit('Continued', 'x', '{"id": "x"}', 'shop')});
+is(row($node, $db, 'SELECT key FROM voiding.parked_event'), 'x', 'an event is parked');
+ok(poll_until(sub { row($node, $db, q{SELECT sqlstate FROM voiding.dead_letter WHERE type = 'Continued'}) eq 'VD04B' }, 10),
+  'and a dead letter when its time is over');
+row($node, $db, q{SELECT voiding.discard_message(id, 'tested') FROM voiding.dead_letter});
+
 # a deadline that cannot pass now, since somebody has the process locked
 $node->safe_psql($db, 'SELECT voiding.start_workers(1)');
 issue('L', 'l');
