@@ -35,7 +35,8 @@
 
 #define FIRST_LOOK	1			/* ms; each look waits twice as long as the one before */
 #define LAST_LOOK	100
-#define SLEEP		1000		/* ms between looks of those who will be told */
+#define SLEEP		1000		/* ms until the first look of those who will be told; doubling */
+#define LAST_SLEEP	32000
 
 PG_FUNCTION_INFO_V1(voiding_wait_until_idle);
 PG_FUNCTION_INFO_V1(voiding_check_snapshot);
@@ -127,13 +128,39 @@ is_idle(Look *l)
 	return idle;
 }
 
-/* sleep until told through cv (NULL: nobody tells), at most ms */
-static void
-pause_for(ConditionVariable *cv, long ms)
+typedef struct Pause			/* between two looks of somebody who waits */
 {
-	if (cv != NULL)
+	ConditionVariable *cv;		/* through which one is told; NULL: nobody tells */
+	long		ms;
+	long		longest;
+} Pause;
+
+/* longest: of those who will be told, in ms. COMMIT PREPARED tells nobody. */
+static Pause
+begin_pauses(ConditionVariable *cv, long longest)
+{
+	Pause		p = {cv, Min(SLEEP, longest), longest};
+
+	if (cv == NULL)
+		p = (Pause) {NULL, FIRST_LOOK, LAST_LOOK};
+	else if (max_prepared_xacts > 0)
+		p.longest = p.ms;
+	if (cv)
+		ConditionVariablePrepareToSleep(cv);
+	return p;
+}
+
+/* sleep until told, or until the next look; not beyond the end */
+static void
+take_pause(Pause *p, TimestampTz end)
+{
+	long		left = Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end)) + 1;
+	long		ms = Min(p->ms, left);
+
+	p->ms = Min(p->ms * 2, p->longest);
+	if (p->cv != NULL)
 	{
-		(void) ConditionVariableTimedSleep(cv, ms, PG_WAIT_EXTENSION);
+		(void) ConditionVariableTimedSleep(p->cv, ms, PG_WAIT_EXTENSION);
 		return;
 	}
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
@@ -154,12 +181,6 @@ end_of_wait(FunctionCallInfo fcinfo, int arg)
 												   PG_GETARG_DATUM(arg)));
 }
 
-static long
-left(TimestampTz end)
-{
-	return Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end)) + 1;
-}
-
 /*
  * voiding.wait_until_idle(timeout interval) RETURNS boolean: true when no
  * message is left for a handler here, those waiting for their next attempt
@@ -173,19 +194,14 @@ Datum
 voiding_wait_until_idle(PG_FUNCTION_ARGS)
 {
 	TimestampTz end = end_of_wait(fcinfo, 0);
-	ConditionVariable *cv = vd_waiters_of(&vd_idle);
+	Pause		pause;
 	Look		looks = {.from = {0}};
-	long		look = FIRST_LOOK;
 	bool		idle;
 
 	refuse_in_writer("wait_until_idle");
-	if (cv)
-		ConditionVariablePrepareToSleep(cv);
+	pause = begin_pauses(vd_waiters_of(&vd_idle), LAST_LOOK);
 	while (!(idle = is_idle(&looks)) && GetCurrentTimestamp() < end)
-	{
-		pause_for(cv, Min(cv ? LAST_LOOK : look, left(end)));
-		look = Min(look * 2, LAST_LOOK);
-	}
+		take_pause(&pause, end);
 	ConditionVariableCancelSleep();
 	PG_RETURN_BOOL(idle);
 }
@@ -286,17 +302,11 @@ is_over(const Subject *s)
 static bool
 wait_until_over(const Subject *s, TimestampTz end)
 {
-	ConditionVariable *cv = vd_waiters_of(&s->id);
-	long		look = FIRST_LOOK;
+	Pause		pause = begin_pauses(vd_waiters_of(&s->id), s->seen_by ? LAST_LOOK : LAST_SLEEP);
 	bool		over;
 
-	if (cv)
-		ConditionVariablePrepareToSleep(cv);
 	while (!(over = is_over(s)) && GetCurrentTimestamp() < end)
-	{
-		pause_for(cv, Min(cv && s->seen_by == NIL ? SLEEP : look, left(end)));
-		look = Min(look * 2, LAST_LOOK);
-	}
+		take_pause(&pause, end);
 	ConditionVariableCancelSleep();
 	return over;
 }
@@ -308,13 +318,11 @@ wait_until_over(const Subject *s, TimestampTz end)
 static bool
 commit_and_wait(const Subject *s, TimestampTz end)
 {
-	ConditionVariable *cv = vd_waiters_of(&s->id);
-	long		look = FIRST_LOOK;
+	Pause		pause;
 	bool		over;
 
 	SPI_commit();
-	if (cv)
-		ConditionVariablePrepareToSleep(cv);
+	pause = begin_pauses(vd_waiters_of(&s->id), LAST_SLEEP);
 	for (;;)
 	{
 		PushActiveSnapshot(GetLatestSnapshot());
@@ -323,8 +331,7 @@ commit_and_wait(const Subject *s, TimestampTz end)
 		if (over || GetCurrentTimestamp() >= end)
 			break;
 		SPI_commit();
-		pause_for(cv, Min(cv ? SLEEP : look, left(end)));
-		look = Min(look * 2, LAST_LOOK);
+		take_pause(&pause, end);
 	}
 	ConditionVariableCancelSleep();
 	return over;
