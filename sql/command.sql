@@ -200,6 +200,9 @@ BEGIN
     FROM voiding.outbox o
     JOIN voiding.handler h ON h.service = o.destination AND h.kind = 'command' AND h.type = c.type
    WHERE c.status = 'accepted' AND o.seq < c.seq AND o.available_at <= voiding.now();
+  IF took IS NULL THEN
+    RETURN NULL;
+  END IF;
   RETURN greatest(c.accepted_at + make_interval(secs => took), voiding.now(), c.not_before)
          + make_interval(secs => ahead * coalesce(gap, 0));
 END $$;
