@@ -35,14 +35,14 @@ SELECT voiding.send_command('RegressWash', '{"n": 31}') AS last \gset
 SELECT pg_temp.past(40, 10);
 SELECT is(pg_temp.seconds(:'first'), 40, 'nothing is in front of the first');
 SELECT is(pg_temp.seconds(:'last'), 40 + 30 * 10, 'thirty are in front of the last');
-SELECT voiding.dispatch(batch_size => 20);
-SELECT pg_temp.past(40, 10);
+SELECT count(voiding.cancel_command(command_id)) FROM voiding.command WHERE type = 'RegressWash' AND (data ->> 'n')::integer BETWEEN 11 AND 30;
 SELECT is(pg_temp.seconds(:'last'), 40 + 10 * 10, 'it moves with the queue');
-SELECT is(voiding.estimate_command(:'first'), (voiding.command_status(:'first')).finished_at, 'of one that is done it is when it was')
-  FROM (SELECT voiding.dispatch()) x;
 
 SET LOCAL voiding.clock_offset = 3600;
-SELECT is(pg_temp.seconds(:'last') >= 0, true, 'it is never in the past');
+SELECT ok(pg_temp.seconds(:'last') >= 0, 'it is never in the past');
+RESET voiding.clock_offset;
+SELECT voiding.dispatch();
+SELECT is(voiding.estimate_command(:'first'), (voiding.command_status(:'first')).finished_at, 'of one that is done it is when it was');
 
 SELECT * FROM finish();
 ROLLBACK;
