@@ -122,12 +122,12 @@ BEGIN
   PERFORM voiding.check_member((SELECT s.owner FROM voiding.get_service(do_drop_service.name) s),
                                format('drop service "%s"', name));
   SELECT INTO used CASE
-    WHEN EXISTS (SELECT FROM voiding.handler h WHERE h.service = do_drop_service.name) THEN 'it handles messages'
+    WHEN EXISTS (SELECT FROM voiding.handler h WHERE h.service = do_drop_service.name) THEN 'it handles messages or answers queries'
     WHEN EXISTS (SELECT FROM voiding.outbox o WHERE o.destination = do_drop_service.name) THEN 'messages wait for it' END;
   IF used IS NOT NULL THEN
     RAISE EXCEPTION 'service "%" is in use: %', name, used
       USING ERRCODE = 'dependent_objects_still_exist',
-            HINT = 'Drop its commands with drop_command(), its subscriptions with unsubscribe().';
+            HINT = 'Drop its commands with drop_command(), its queries with drop_query(), its subscriptions with unsubscribe().';
   END IF;
   DELETE FROM voiding.service s WHERE s.name = do_drop_service.name;
   PERFORM voiding.definitions_changed();
@@ -181,7 +181,7 @@ BEGIN
       WHEN f.pronargs > 32 THEN 'it has more than 32 arguments'
       WHEN EXISTS (SELECT FROM unnest(f.proargtypes) a(t) JOIN pg_type y ON y.oid = t AND y.typtype = 'p') THEN 'it has an argument of a pseudo-type'
       WHEN f.pronargs > 0 AND (f.proargnames IS NULL OR '' = ANY (f.proargnames[1:f.pronargs])) THEN 'it has an argument without a name'
-      WHEN f.proargmodes && '{o,b,t}' THEN 'it has OUT arguments'
+      WHEN f.proargmodes && CASE kind WHEN 'query' THEN '{o,b}'::"char"[] ELSE '{o,b,t}' END THEN 'it has OUT arguments'
       WHEN takes_set AND f.pronargs = 0 THEN 'it is to take a set, but has no argument'
       WHEN takes_set AND EXISTS (SELECT FROM unnest(f.proargtypes) a(t) JOIN pg_type y ON y.oid = t AND y.typcategory <> 'A')
         THEN 'it is to take a set, but has an argument that is no array' END;
@@ -201,7 +201,7 @@ EXCEPTION WHEN unique_violation THEN
           DETAIL = (SELECT format('Service "%s": %s.', h.service, coalesce(h.function, 'received outside'))
                       FROM voiding.handler h
                      WHERE h.type = register_handler.type
-                       AND (h.service = register_handler.service OR register_handler.kind = 'command') LIMIT 1);
+                       AND (h.service = register_handler.service OR register_handler.kind IN ('command', 'query')) LIMIT 1);
 END $$;
 COMMENT ON FUNCTION voiding.register_handler(text, text, regproc, text, boolean) IS 'internal';
 
@@ -260,7 +260,7 @@ BEGIN
      AND (remove_handler.service IS NULL OR x.service = remove_handler.service)
    ORDER BY x.service LIMIT 1;
   IF NOT FOUND THEN
-    RAISE EXCEPTION '% "%" has no handler%', kind, type, coalesce(' in service "' || service || '"', '')
+    RAISE EXCEPTION '% "%" has no handler%', kind, left(type, 100), coalesce(' in service "' || service || '"', '')
       USING ERRCODE = 'undefined_object';
   END IF;
   PERFORM voiding.check_member((voiding.get_service(h.service)).owner, format('remove a handler of service "%s"', h.service));

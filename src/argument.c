@@ -92,8 +92,10 @@ evaluate(const char *expression, const VdArgument *a, Jsonb *parameter, bool *is
 
 /* what the envelope gives where the payload says nothing */
 static char *
-envelope(const VdMessage *m, const char *name)
+envelope(const VdHandler *h, const VdMessage *m, const char *name)
 {
+	if (h->is_query)
+		return NULL;
 	if (strcmp(name, "correlation_id") == 0)
 		return vd_uuid_text(&m->correlation);
 	if (strcmp(name, "message_id") == 0)
@@ -113,6 +115,11 @@ default_value(VdHandler *h, int i, const VdMessage *m, bool *isnull)
 	LOCAL_FCINFO(fcinfo, 2);
 	Datum		d;
 
+	if (i < h->nargs - h->ndefaults && h->is_query)
+		ereport(ERROR,
+				(errcode(ERRCODE_VD_BAD_ARGUMENT),
+				 errmsg("query \"%s\" needs argument \"%s\"", m->type, h->args[i].name),
+				 errhint("Its arguments are those of %s.", h->function)));
 	if (i < h->nargs - h->ndefaults)
 		ereport(ERROR,
 				(errcode(ERRCODE_VD_BAD_ARGUMENT),
@@ -152,7 +159,7 @@ argument(VdHandler *h, int i, const VdMessage *m, bool *isnull)
 {
 	VdArgument *a = &h->args[i];
 	JsonbValue *v = vd_json_get(m->payload, a->name);
-	char	   *text = v ? NULL : envelope(m, a->name);
+	char	   *text = v ? NULL : envelope(h, m, a->name);
 
 	if (v == NULL && text == NULL)
 		return default_value(h, i, m, isnull);
@@ -195,6 +202,20 @@ vd_argument(VdHandler *h, int i, VdMessage **messages, int n, bool *isnull)
 
 /* ---- checking what is sent ---- */
 
+static const char *
+kind_of(const VdHandler *h)
+{
+	return h->is_query ? "query" : "command";
+}
+
+/* what an input function, or the constraint of a domain, says no with */
+static bool
+is_unreadable(const ErrorData *e)
+{
+	return ERRCODE_TO_CATEGORY(e->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
+		e->sqlerrcode == ERRCODE_CHECK_VIOLATION || e->sqlerrcode == ERRCODE_NOT_NULL_VIOLATION;
+}
+
 static bool
 has_argument(VdHandler *h, const char *name, int len)
 {
@@ -215,17 +236,18 @@ refuse_unknown(VdHandler *h, VdMessage *m)
 		if (token == WJB_KEY && !has_argument(h, v.val.string.val, v.val.string.len))
 			ereport(ERROR,
 					(errcode(ERRCODE_VD_BAD_ARGUMENT),
-					 errmsg("command \"%s\" has no argument \"%.*s\"", m->type,
+					 errmsg("%s \"%s\" has no argument \"%.*s\"", kind_of(h), m->type,
 							Min(v.val.string.len, 100), v.val.string.val),
 					 errhint("Its arguments are those of %s.", h->function)));
 }
 
 /*
- * Could the handler be called with this message? Errors: VD22B, with what the
- * type's own input function says in the detail.
+ * Could the handler be called with this message? values: where to put what it
+ * would be called with. Errors: VD22B, with what the type's own input function
+ * says in the detail.
  */
 void
-vd_check_arguments(VdHandler *h, VdMessage *m)
+vd_check_arguments(VdHandler *h, VdMessage *m, NullableDatum *values)
 {
 	MemoryContext context = CurrentMemoryContext;
 	volatile int i = 0;
@@ -235,9 +257,8 @@ vd_check_arguments(VdHandler *h, VdMessage *m)
 	{
 		for (; i < h->nargs; i++)
 		{
-			bool		isnull;
-
-			(void) argument(h, i, m, &isnull);
+			values[i].isnull = false;
+			values[i].value = argument(h, i, m, &values[i].isnull);
 		}
 	}
 	PG_CATCH();
@@ -246,12 +267,12 @@ vd_check_arguments(VdHandler *h, VdMessage *m)
 
 		MemoryContextSwitchTo(context);
 		e = CopyErrorData();
-		if (e->sqlerrcode == ERRCODE_VD_BAD_ARGUMENT || ERRCODE_TO_CATEGORY(e->sqlerrcode) != ERRCODE_DATA_EXCEPTION)
+		if (e->sqlerrcode == ERRCODE_VD_BAD_ARGUMENT || !is_unreadable(e))
 			PG_RE_THROW();
 		FlushErrorState();
 		ereport(ERROR,
 				(errcode(ERRCODE_VD_BAD_ARGUMENT),
-				 errmsg("argument \"%s\" of command \"%s\" cannot be read", h->args[i].name, m->type),
+				 errmsg("argument \"%s\" of %s \"%s\" cannot be read", h->args[i].name, kind_of(h), m->type),
 				 errdetail_internal("%s", e->message)));
 	}
 	PG_END_TRY();

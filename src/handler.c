@@ -16,10 +16,8 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/acl.h"
@@ -45,11 +43,32 @@ static MemoryContext cache = NULL;
 static List *handlers = NIL;
 static uint64 cached_generation = 0;
 static bool functions_changed = false;
+static MemoryContext outdated = NULL;	/* what was in the cache, while somebody runs it */
+static int	holders = 0;
 
 static void
 function_changed(Datum arg, int cacheid, uint32 hash)
 {
 	functions_changed = true;
+}
+
+/*
+ * While a handler runs, what is known of it stays, also when it asks for
+ * others and definitions have changed meanwhile. To be released in any case.
+ */
+void
+vd_handlers_hold(void)
+{
+	holders++;
+}
+
+void
+vd_handlers_release(void)
+{
+	if (--holders > 0 || outdated == NULL)
+		return;
+	MemoryContextDelete(outdated);
+	outdated = NULL;
 }
 
 /* drop everything when a definition or any function has changed */
@@ -67,7 +86,16 @@ refresh(void)
 	if (generation == cached_generation && !functions_changed)
 		return;
 	handlers = NIL;
-	MemoryContextReset(cache);
+	if (holders > 0)
+	{
+		if (outdated == NULL)
+			outdated = AllocSetContextCreate(CacheMemoryContext, "voiding outdated handlers",
+											 ALLOCSET_SMALL_SIZES);
+		MemoryContextSetParent(cache, outdated);
+		cache = AllocSetContextCreate(CacheMemoryContext, "voiding handlers", ALLOCSET_DEFAULT_SIZES);
+	}
+	else
+		MemoryContextReset(cache);
 	cached_generation = generation;
 	functions_changed = false;
 }
@@ -86,7 +114,7 @@ read_handler(const char *service, const char *type)
 	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args("SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set"
+		SPI_execute_with_args("SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set, h.kind = 'query'"
 							  "  FROM voiding.handler h JOIN voiding.service s ON s.name = h.service"
 							  " WHERE h.service = $1 AND h.type = $2",
 							  2, types, args, NULL, true, 1) != SPI_OK_SELECT)
@@ -99,6 +127,7 @@ read_handler(const char *service, const char *type)
 		h->path = MemoryContextStrdup(cache, SPI_getvalue(SPI_tuptable->vals[0],
 														  SPI_tuptable->tupdesc, 2));
 		h->takes_set = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3) == 't';
+		h->is_query = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4) == 't';
 	}
 	SPI_finish();
 	PopActiveSnapshot();
@@ -238,6 +267,7 @@ vd_handler_check(VdMessage *m)
 {
 	VdHandler  *h = find_handler(m->destination, m->type);
 	char	   *schema;
+	NullableDatum values[VD_MAX_ARGS];
 	AclResult	allowed;
 
 	if (h->function)
@@ -256,60 +286,65 @@ vd_handler_check(VdMessage *m)
 				 h->function ? errhint("It needs EXECUTE on function %s.", h->function)
 				 : errhint("It needs USAGE on schema \"%s\".", schema)));
 	if (h->function)
-		vd_check_arguments(h, m);
+		vd_check_arguments(h, m, values);
+}
+
+static char *
+service_of_query(const char *name)
+{
+	Oid			type = TEXTOID;
+	Datum		arg = CStringGetTextDatum(name);
+	MemoryContext context = CurrentMemoryContext;
+	VdIdentity	saved;
+	char	   *service = NULL;
+
+	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute_with_args("SELECT service FROM voiding.handler WHERE kind = 'query' AND type = $1",
+							  1, &type, &arg, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read voiding.handler");
+	if (SPI_processed == 1)
+		service = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	SPI_finish();
+	PopActiveSnapshot();
+	vd_return(&saved);
+	return service;
+}
+
+/* the function that answers a query; NULL: there is no such query */
+VdHandler *
+vd_query_handler(const char *name)
+{
+	VdHandler  *h;
+	ListCell   *lc;
+	char	   *service;
+
+	refresh();
+	foreach(lc, handlers)
+	{
+		h = lfirst(lc);
+		if (h->is_query && strcmp(h->type, name) == 0)
+		{
+			bind(h);
+			return h;
+		}
+	}
+	service = service_of_query(name);
+	if (service == NULL)
+		return NULL;
+	h = find_handler(service, name);
+	bind(h);
+	return h;
 }
 
 /* ---- calling ---- */
 
-/* a function that returns a set must be given a place for it; it is not looked at */
 static void
-expect_set(FunctionCallInfo fcinfo, ReturnSetInfo *set, EState *estate)
+take_answer(VdHandler *h, Datum value, VdAnswer *answer)
 {
-	Oid			type;
-	TupleDesc	desc = NULL;
-
-	if (get_func_result_type(fcinfo->flinfo->fn_oid, &type, &desc) == TYPEFUNC_SCALAR)
-	{
-		desc = CreateTemplateTupleDesc(1);
-		TupleDescInitEntry(desc, 1, "value", type, -1, 0);
-	}
-	memset(set, 0, sizeof(*set));
-	set->type = T_ReturnSetInfo;
-	set->econtext = CreateExprContext(estate);
-	set->expectedDesc = desc;
-	set->allowedModes = SFRM_Materialize;
-	set->returnMode = SFRM_ValuePerCall;
-	fcinfo->resultinfo = (Node *) set;
-}
-
-/* a set that a function has left in a tuplestore, as an array */
-static JsonbValue *
-set_as_json(ReturnSetInfo *set)
-{
-	JsonbParseState *ps = NULL;
-	TupleTableSlot *slot;
-
-	pushJsonbValue(&ps, WJB_BEGIN_ARRAY, NULL);
-	if (set->returnMode == SFRM_Materialize && set->setResult)
-	{
-		slot = MakeSingleTupleTableSlot(set->setDesc, &TTSOpsMinimalTuple);
-		while (tuplestore_gettupleslot(set->setResult, true, false, slot))
-			pushJsonbValue(&ps, WJB_ELEM,
-						   vd_json_datum(ExecFetchSlotHeapTupleDatum(slot), false, RECORDOID, -1));
-		ExecDropSingleTupleTableSlot(slot);
-	}
-	return pushJsonbValue(&ps, WJB_END_ARRAY, NULL);
-}
-
-static void
-take_answer(VdHandler *h, Datum value, bool isnull, ReturnSetInfo *set, VdAnswer *answer)
-{
-	JsonbValue *v = set ? set_as_json(set)
-		: h->returns == VOIDOID || isnull ? NULL : vd_json_datum(value, false, h->returns, -1);
-
-	if (v != NULL)
-		answer->result = JsonbValueToJsonb(v);
-	if (h->returns == UUIDOID && !isnull && !set)
+	answer->result = JsonbValueToJsonb(vd_json_datum(value, false, h->returns, -1));
+	if (h->returns == UUIDOID)
 	{
 		answer->process_id = *DatumGetUUIDP(value);
 		answer->has_process = true;
@@ -324,8 +359,7 @@ static void
 call(VdHandler *h, VdMessage **messages, int n, VdAnswer *answer)
 {
 	LOCAL_FCINFO(fcinfo, VD_MAX_ARGS);
-	ReturnSetInfo set;
-	EState	   *estate = NULL;
+	JsonbValue *set;
 	bool		has_null = false;
 	Datum		value;
 
@@ -338,12 +372,15 @@ call(VdHandler *h, VdMessage **messages, int n, VdAnswer *answer)
 	if (has_null && h->fn.fn_strict)
 		return;
 	if (h->returns_set)
-		expect_set(fcinfo, &set, estate = CreateExecutorState());
+	{
+		set = vd_call_for_set(fcinfo);
+		if (answer)
+			answer->result = JsonbValueToJsonb(set);
+		return;
+	}
 	value = FunctionCallInvoke(fcinfo);
-	if (answer)
-		take_answer(h, value, fcinfo->isnull, h->returns_set ? &set : NULL, answer);
-	if (estate)
-		FreeExecutorState(estate);
+	if (answer && h->returns != VOIDOID && !fcinfo->isnull)
+		take_answer(h, value, answer);
 }
 
 /*
@@ -393,6 +430,7 @@ vd_handler_run(VdMessage **messages, int n, bool in_savepoint, VdAnswer *answer)
 
 	bind(h);
 	vd_become(&saved, h->owner, h->path);
+	vd_handlers_hold();
 	PG_TRY();
 	{
 		current = messages;
@@ -410,6 +448,7 @@ vd_handler_run(VdMessage **messages, int n, bool in_savepoint, VdAnswer *answer)
 	PG_FINALLY();
 	{
 		unlimit_time();
+		vd_handlers_release();
 		ncurrent = 0;
 		vd_current_owner = InvalidOid;
 	}

@@ -1,6 +1,7 @@
 /*
  * handler.h
- *	  A handler and its arguments: handler.c calls it, argument.c fills them.
+ *	  A handler and its arguments: handler.c calls it, argument.c fills them;
+ *	  query.c calls queries.
  */
 #ifndef VOIDING_HANDLER_H
 #define VOIDING_HANDLER_H
@@ -25,6 +26,7 @@ typedef struct VdHandler
 	char	   *function;		/* signature; NULL: received outside */
 	bool		registered;
 	bool		takes_set;
+	bool		is_query;
 	bool		bound;			/* the rest is known */
 	FmgrInfo	fn;
 	Oid			owner;
@@ -39,6 +41,14 @@ typedef struct VdHandler
 /* ---- argument.c ---- */
 extern void vd_bind_arguments(VdHandler *h, HeapTuple function, MemoryContext memory);
 extern Datum vd_argument(VdHandler *h, int i, VdMessage **messages, int n, bool *isnull);
-extern void vd_check_arguments(VdHandler *h, VdMessage *m);
+extern void vd_check_arguments(VdHandler *h, VdMessage *m, NullableDatum *values);
+
+/* ---- handler.c ---- */
+extern VdHandler *vd_query_handler(const char *name);
+extern void vd_handlers_hold(void);
+extern void vd_handlers_release(void);
+
+/* ---- query.c ---- */
+extern JsonbValue *vd_call_for_set(FunctionCallInfo fcinfo);
 
 #endif							/* VOIDING_HANDLER_H */
