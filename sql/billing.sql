@@ -302,6 +302,12 @@ BEGIN
   RETURN d;
 END $$;
 
+-- Who may execute it may read every document.
+CREATE FUNCTION :"billing".get_document(document_id text) RETURNS :"billing".document
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = :"billing", pg_temp
+AS $$ SELECT d FROM document d WHERE d.document_id = get_document.document_id $$;
+COMMENT ON FUNCTION :"billing".get_document(text) IS 'query "document": a document as it is now; null: there is none';
+
 CREATE FUNCTION :"billing".acknowledge_process_failure(process_id uuid, reason text DEFAULT NULL) RETURNS void
   LANGUAGE sql VOLATILE SET search_path = :"billing", pg_temp
 AS $$ SELECT voiding.acknowledge_process_failure(process_id, reason) $$;
@@ -350,3 +356,4 @@ SELECT voiding.create_command('AcknowledgeProcessFailure', format('%I.acknowledg
   resource => '/processes/{process_id}');
 SELECT voiding.create_command('CompleteDocumentVoiding', format('%I.complete_document_voidings', :'billing')::regproc, takes_set => true);
 SELECT voiding.create_command('AbortDocumentVoiding', format('%I.abort_document_voiding', :'billing')::regproc);
+SELECT voiding.create_query('document', format('%I.get_document', :'billing')::regproc);

@@ -29,6 +29,8 @@ CREATE TABLE voiding.command (
 CREATE UNIQUE INDEX command_key ON voiding.command (caller, idempotency_key) WHERE idempotency_key IS NOT NULL;
 CREATE INDEX command_link ON voiding.command (process_id) WHERE status = 'running';
 CREATE INDEX command_changed ON voiding.command (xid);
+-- for those who poll the resource itself (hash: an address may be long)
+CREATE INDEX command_resource ON voiding.command USING hash (resource) WHERE status IN ('accepted', 'running') AND resource IS NOT NULL;
 COMMENT ON TABLE voiding.command IS 'commands that were sent with send_command(), and what became of them; everybody sees their own';
 COMMENT ON COLUMN voiding.command.command_id IS 'correlation id of what follows from it, and the id of the process that it starts';
 COMMENT ON COLUMN voiding.command.status IS 'accepted, running; processed, failed, cancelled, expired, which never change';

@@ -18,6 +18,7 @@
 
 #include "voiding.h"
 #include "command.h"
+#include "http.h"
 
 #define MAX_KEY_BYTES 200		/* of an idempotency key */
 
@@ -115,8 +116,8 @@ append_encoded(StringInfo s, const char *text)
 }
 
 /* the template with {name} filled in from the data; NULL if one is missing */
-static char *
-resource_of(const char *template, Jsonb *data)
+char *
+vd_fill_resource(const char *template, Jsonb *data)
 {
 	StringInfoData s;
 
@@ -211,7 +212,7 @@ make_message(VdCommandType *t, Jsonb *data, TimestampTz not_before)
 static void
 to_row(const VdCommandType *t, const VdMessage *m, const char *caller, Datum *v, bool *n)
 {
-	char	   *resource = resource_of(t->resource, m->payload);
+	char	   *resource = vd_fill_resource(t->resource, m->payload);
 
 	memset(n, false, Cm_natts);
 	v[Cm_id] = UUIDPGetDatum(&m->id);

@@ -73,8 +73,8 @@ count(const VdMessage *m, Outcome outcome)
  * Call fn in a subtransaction. Returns its error, the subtransaction rolled
  * back, or NULL; errors that are about this session go on to the caller.
  */
-static ErrorData *
-attempt(void (*fn) (void *), void *arg)
+ErrorData *
+vd_attempt(void (*fn) (void *), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -111,7 +111,7 @@ attempt(void (*fn) (void *), void *arg)
 static bool
 attempt_or_warn(void (*fn) (void *), void *arg, const char *what)
 {
-	ErrorData  *error = attempt(fn, arg);
+	ErrorData  *error = vd_attempt(fn, arg);
 
 	if (error)
 		ereport(WARNING,
@@ -281,7 +281,7 @@ run_range(Batch *b, int lo, int hi)
 		memset(&b->skip[lo], true, hi - lo);
 		return;
 	}
-	error = attempt(run_all, &range);
+	error = vd_attempt(run_all, &range);
 	if (error == NULL)
 	{
 		for (int i = lo; i < hi; i++)

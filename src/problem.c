@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 
 #include "voiding.h"
+#include "http.h"
 
 PG_FUNCTION_INFO_V1(voiding_problem);
 
@@ -37,6 +38,8 @@ static const Kind kinds[] = {
 	{"42704", 404, "There is no such thing"},
 	{"42883", 404, "There is no such function"},
 	{"57014", 504, "It took too long or was given up"},
+	{"P0002", 404, "It is not there"},
+	{"VD", 422, "It was refused"},
 	{"22", 422, "A value cannot be used"},
 	{"23", 409, "It contradicts what is there"},
 	{"P0", 422, "It was refused"},
@@ -58,6 +61,12 @@ kind_of(const char *sqlstate)
 	return k;
 }
 
+int
+vd_problem_status(const char *sqlstate)
+{
+	return kind_of(sqlstate)->status;
+}
+
 Jsonb *
 vd_problem(const char *sqlstate, const char *detail, const char *hint, const char *instance)
 {
@@ -74,6 +83,21 @@ vd_problem(const char *sqlstate, const char *detail, const char *hint, const cha
 	vd_json_push_text(&ps, "code", sqlstate);
 	if (hint)
 		vd_json_push_text(&ps, "hint", hint);
+	return JsonbValueToJsonb(pushJsonbValue(&ps, WJB_END_OBJECT, NULL));
+}
+
+/* what is wrong with a request, before anything is asked */
+Jsonb *
+vd_http_problem(int status, const char *title, const char *detail, const char *instance)
+{
+	JsonbParseState *ps = NULL;
+
+	pushJsonbValue(&ps, WJB_BEGIN_OBJECT, NULL);
+	vd_json_push_text(&ps, "type", "about:blank");
+	vd_json_push_text(&ps, "title", title);
+	vd_json_push(&ps, "status", vd_json_datum(Int32GetDatum(status), false, INT4OID, -1));
+	vd_json_push_text(&ps, "detail", detail);
+	vd_json_push_text(&ps, "instance", instance);
 	return JsonbValueToJsonb(pushJsonbValue(&ps, WJB_END_OBJECT, NULL));
 }
 

@@ -422,6 +422,7 @@ extern Jsonb *vd_problem(const char *sqlstate, const char *detail, const char *h
 						 const char *instance);
 
 /* ---- dispatch.c ---- */
+extern ErrorData *vd_attempt(void (*fn) (void *), void *arg);
 extern void vd_give_up(VdMessage *m, const char *sqlstate, const ErrorData *e);
 extern int	vd_run_batch(List *messages);
 extern int	vd_contended;
