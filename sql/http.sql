@@ -108,7 +108,7 @@ BEGIN
   END IF;
   is_open := c.status IN ('accepted', 'running');
   address := '/commands/' || c.command_id;
-  a.headers := jsonb_build_object('ETag', format('"%s"', c.xid));
+  a.headers := jsonb_build_object('ETag', format('"%s-%s"', c.status, c.xid));
   IF c.resource IS NOT NULL THEN
     a.headers := a.headers || jsonb_build_object('Link', format('<%s>; rel="related"', c.resource));
   END IF;
