@@ -296,7 +296,7 @@ service_of_query(const char *name)
 	Datum		arg = CStringGetTextDatum(name);
 	MemoryContext context = CurrentMemoryContext;
 	VdIdentity	saved;
-	char	   *service = NULL;
+	char	   *service;
 
 	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
 	PushActiveSnapshot(GetLatestSnapshot());
@@ -304,15 +304,19 @@ service_of_query(const char *name)
 		SPI_execute_with_args("SELECT service FROM voiding.handler WHERE kind = 'query' AND type = $1",
 							  1, &type, &arg, NULL, true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read voiding.handler");
-	if (SPI_processed == 1)
-		service = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no query \"%.100s\"", name),
+				 errhint("SELECT voiding.create_query(...) makes one.")));
+	service = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
 	SPI_finish();
 	PopActiveSnapshot();
 	vd_return(&saved);
 	return service;
 }
 
-/* the function that answers a query; NULL: there is no such query */
+/* the function that answers a query. Errors: 42704. */
 VdHandler *
 vd_query_handler(const char *name)
 {
@@ -331,8 +335,6 @@ vd_query_handler(const char *name)
 		}
 	}
 	service = service_of_query(name);
-	if (service == NULL)
-		return NULL;
 	h = find_handler(service, name);
 	bind(h);
 	return h;

@@ -114,12 +114,10 @@ text_or_null(FunctionCallInfo fcinfo, int i)
 Datum
 voiding_problem(PG_FUNCTION_ARGS)
 {
-	char	   *sqlstate = text_or_null(fcinfo, 0);
-
-	if (sqlstate == NULL)
+	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"sqlstate\" must not be null")));
-	PG_RETURN_JSONB_P(vd_problem(sqlstate, text_or_null(fcinfo, 1), text_or_null(fcinfo, 2),
+	PG_RETURN_JSONB_P(vd_problem(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_or_null(fcinfo, 1), text_or_null(fcinfo, 2),
 								 text_or_null(fcinfo, 3)));
 }

@@ -175,11 +175,6 @@ voiding_run_query(PG_FUNCTION_ARGS)
 				 errmsg("the arguments of a query must be a JSON object"),
 				 errhint("Its members are the arguments of the function, by name.")));
 	h = vd_query_handler(m.type);
-	if (h == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("there is no query \"%.100s\"", m.type),
-				 errhint("SELECT voiding.create_query(...) makes one.")));
 	if (vd_function_aclcheck(h->fn.fn_oid, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
