@@ -89,49 +89,36 @@ COMMENT ON FUNCTION voiding.resource_of(uuid) IS
 
 -- ---- commands ----
 
--- POST /commands/{type} and GET /commands/{command_id}: the same answer.
+-- POST /commands/{type} and GET /commands/{command_id}: the same answer. Few
+-- expressions, since PL/pgSQL prepares each anew in every transaction.
 CREATE FUNCTION voiding.http_command(q voiding.http_request) RETURNS voiding.http_answer
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  sent    boolean := q.method = 'POST';
+  id      uuid;
   c       voiding.command;
-  a       voiding.http_answer;
-  is_open boolean;
-  address text;
+  headers jsonb;
 BEGIN
-  IF sent THEN
-    c := voiding.command_status(voiding.send_command(q.parameters ->> 'type', q.body, btrim(q.headers ->> 'idempotency-key', '" '),
-           (q.query ->> 'not_before')::timestamptz, (q.query ->> 'start_by')::timestamptz));
-  ELSE
-    c := voiding.command_status((q.parameters ->> 'command_id')::uuid);
+  IF q.method = 'POST' THEN
+    id := voiding.send_command(q.parameters ->> 'type', q.body, btrim(q.headers ->> 'idempotency-key', '" '),
+                               (q.query ->> 'not_before')::timestamptz, (q.query ->> 'start_by')::timestamptz);
   END IF;
-  is_open := c.status IN ('accepted', 'running');
-  address := '/commands/' || c.command_id;
-  a.headers := jsonb_build_object('ETag', format('"%s-%s"', c.status, c.xid));
-  IF c.resource IS NOT NULL THEN
-    a.headers := a.headers || jsonb_build_object('Link', format('<%s>; rel="related"', c.resource));
+  c := voiding.command_status(coalesce(id, (q.parameters ->> 'command_id')::uuid));
+  headers := jsonb_strip_nulls(jsonb_build_object(
+    'ETag', '"' || c.status || '-' || c.xid || '"',
+    'Link', '<' || c.resource || '>; rel="related"',
+    'Retry-After', CASE WHEN c.finished_at IS NULL THEN voiding.retry_after(c.command_id, c.type)::text END,
+    'Location', '/commands/' || id,
+    'Preference-Applied', CASE WHEN id IS NOT NULL AND q.headers ->> 'prefer' ~* '\mrespond-async\M' THEN 'respond-async' END));
+  IF id IS NULL AND q.headers ? 'if-none-match'
+     AND (q.headers ->> 'if-none-match' = '*' OR position(headers ->> 'ETag' IN q.headers ->> 'if-none-match') > 0) THEN
+    RETURN (304, headers, NULL, NULL)::voiding.http_answer;
   END IF;
-  IF is_open THEN
-    a.headers := a.headers || jsonb_build_object('Retry-After', voiding.retry_after(c.command_id, c.type)::text);
-  END IF;
-  IF sent THEN
-    a.headers := a.headers || jsonb_build_object('Location', address);
-    IF q.headers ->> 'prefer' ~* '\mrespond-async\M' THEN
-      a.headers := a.headers || '{"Preference-Applied": "respond-async"}';
-    END IF;
-  ELSIF q.headers ->> 'if-none-match' = '*' OR position(a.headers ->> 'ETag' IN q.headers ->> 'if-none-match') > 0 THEN
-    a.status := 304;
-    RETURN a;
-  END IF;
-  IF q.wait > 0 AND (is_open OR q.representation) THEN
-    a.wait := jsonb_build_object('command_id', c.command_id, 'seconds', q.wait,
-      'then', address || CASE WHEN q.representation THEN '/result' ELSE '' END,
-      'applied', CASE WHEN q.representation THEN 'return=representation, ' ELSE '' END || 'wait=' || q.wait);
-  END IF;
-  a.status := CASE WHEN sent AND is_open THEN 202 ELSE 200 END;
-  a.body := voiding.command_object(c)::text;
-  RETURN a;
+  RETURN (CASE WHEN id IS NOT NULL AND c.finished_at IS NULL THEN 202 ELSE 200 END, headers, voiding.command_object(c)::text,
+    CASE WHEN q.wait > 0 AND (c.finished_at IS NULL OR q.representation) THEN
+      jsonb_build_object('command_id', c.command_id, 'seconds', q.wait,
+        'then', '/commands/' || c.command_id || CASE WHEN q.representation THEN '/result' ELSE '' END,
+        'applied', CASE WHEN q.representation THEN 'return=representation, ' ELSE '' END || 'wait=' || q.wait) END)::voiding.http_answer;
 END $$;
 COMMENT ON FUNCTION voiding.http_command(voiding.http_request) IS 'internal: a route';
 
