@@ -92,8 +92,14 @@ vd_command_type(const char *name)
 			return t;
 	}
 	t = read_type(name);
-	if (t->service == NULL)
-		return t;				/* not remembered: anybody may ask for anything */
+	if (t->service == NULL)		/* not remembered: anybody may ask for anything */
+	{
+		pfree(t->name);
+		pfree(t);
+		t = palloc0(sizeof(VdCommandType));
+		t->name = pstrdup(name);
+		return t;
+	}
 	old = MemoryContextSwitchTo(cache);
 	types = lappend(types, t);
 	MemoryContextSwitchTo(old);
