@@ -332,7 +332,7 @@ refresh(void)
 	if (complete && generation == cached_generation)
 		return;
 	if (cache == NULL)
-		cache = AllocSetContextCreate(CacheMemoryContext, "voiding routes", ALLOCSET_SMALL_SIZES);
+		cache = AllocSetContextCreate(CacheMemoryContext, "voiding http routes", ALLOCSET_SMALL_SIZES);
 	MemoryContextReset(cache);
 	routes = addresses = NIL;
 	complete = false;
