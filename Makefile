@@ -42,7 +42,7 @@ installcheck: test/out/expected test/out/isolation/expected
 test/out/expected test/out/isolation/expected:
 	mkdir -p $(dir $@) && ln -sfn $(CURDIR)/expected $@
 
-.PHONY: test test-workers test-matrix demo bench lint check-asan dist help
+.PHONY: test test-workers test-matrix demo bench bench-peers lint check-asan dist help
 
 test:
 	script/setup
@@ -61,8 +61,15 @@ demo:
 	script/unprivileged script/demo
 
 bench:
-	@script/setup
-	@script/unprivileged script/bench
+	@script/setup gnuplot-nox
+	@KEEP=test/bench/results script/unprivileged script/bench
+
+# PgQ's daemon needs libevent; npm may have come with another Node.js than Debian's
+bench-peers:
+	@script/setup libevent-2.1-7 $$(command -v npm >/dev/null || echo nodejs npm)
+	@mkdir -p test/bench/results
+	@script/unprivileged script/bench-peers >test/bench/results/peers.txt; status=$$?; \
+		cat test/bench/results/peers.txt; exit $$status
 
 lint:
 	script/lint
@@ -84,7 +91,8 @@ help:
 #H make test-workers every suite with 1, 2 and 4 workers, the library preloaded and not
 #H make test-matrix  the same on PostgreSQL 15, 17 and 18, as root; MATRIX="17 18", MATRIX_DIR=DIR
 #H make demo         the voiding process on billing data; DEMO=once, DEMO_DATA=FILE.csv, DEMO_EVERY=SECONDS, SLOW_DOWN=1
-#H make bench        voiding beside the same process by hand, with fsync; BENCH_QUICK=1: two minutes
+#H make bench        voiding beside the same process by hand, with fsync; BENCH=quick: two minutes
+#H make bench-peers  voiding beside graphile-worker, pg-boss and PgQ; BENCH=quick: two minutes
 #H make lint         style and duplicate checks
 #H make check-asan   the suites under AddressSanitizer
 #H make dist         a source archive

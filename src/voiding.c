@@ -147,8 +147,9 @@ _PG_init(void)
 							   NULL, NULL, NULL);
 	MarkGUCPrefixReserved("voiding");
 	vd_guard_init();
-	vd_notify_init();
 	vd_wake_init();
+	vd_notify_init();			/* after that: the last one comes first at commit, and
+								 * hints have to be there before workers look */
 	if (process_shared_preload_libraries_in_progress)
 	{
 		previous_shmem_request = shmem_request_hook;

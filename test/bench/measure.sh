@@ -52,7 +52,7 @@ issue() {                             # DATABASE N CUSTOMERS
 	local first=${next[$1]} last=$((next[$1] + $2 - 1))
 	next[$1]=$((last + 1))
 	value "$1" "SELECT issue($first, $last, $3)" >/dev/null
-	if [ "$1" != hand ]; then
+	if [ -n "$(value "$1" "SELECT to_regnamespace('voiding')")" ]; then
 		while [ "$(value "$1" 'SELECT voiding.dispatch(batch_size => 10000)')" != 0 ]; do :; done
 	fi
 	value "$1" 'VACUUM ANALYZE'
@@ -60,9 +60,9 @@ issue() {                             # DATABASE N CUSTOMERS
 }
 
 # pgbench with a script of this folder, for the last N documents
-load() {                              # DATABASE SCRIPT CLIENTS N
+load() {                              # DATABASE SCRIPT CLIENTS N [OPTION...]
 	pgbench -n -M prepared -f "test/bench/$2.pgbench" -c "$3" -j "$(($3 < cores ? $3 : cores))" -t $(($4 / $3)) \
-		-D first=$((next[$1] - $4)) -D i=0 -D clients="$3" "$1" >build/pgbench.out 2>&1 ||
+		-D first=$((next[$1] - $4)) -D i=0 -D clients="$3" "${@:5}" "$1" >build/pgbench.out 2>&1 ||
 		{ cat build/pgbench.out >&2; fail "pgbench failed"; }
 }
 
@@ -102,7 +102,7 @@ finished() { value "$1" "SELECT count(*) FROM $([ "$1" = hand ] && echo hand || 
 note_run() {                          # VARIANT CLIENTS ROUND N MICROSECONDS OPEN BEFORE AFTER
 	echo "$7 $8" | awk -v head="$1 $2 $3" -v n="$4" -v us="$5" -v open="$6" '
 		{ printf "%s %.1f %d", head, n * 1e6 / us, open
-		  for (i = 1; i <= 8; i++) printf " %.3f", ($(i + 8) - $i) / n
+		  for (i = 1; i <= NF / 2; i++) printf " %.3f", ($(i + NF / 2) - $i) / n
 		  print "" }' >>"$runs"
 }
 
@@ -126,6 +126,32 @@ run() {                               # VARIANT CLIENTS ROUND N [NAME]
 	commit) ;;
 	*) [ $(($(finished $database) - done)) = "$4" ] || fail "$1: not all voids are finished" ;;
 	esac
+}
+
+server_settings() {
+	cat <<-END
+		fsync = on
+		synchronous_commit = on
+		full_page_writes = on
+		shared_buffers = 1GB
+		max_wal_size = 8GB
+		checkpoint_timeout = 15min
+		track_io_timing = off
+		max_connections = 600
+	END
+}
+
+report_machine() {
+	heading="voiding $(sed -n "s/^default_version = '\(.*\)'/\1/p" voiding.control), benchmark of $(date -u +%F)${quick:+, quick: sizes are small, figures rough}"
+	say "$heading"
+	say
+	line machine s "$cores cores, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(df -T . | awk 'NR == 2 { print $2 }')"
+	line 'load of others before' s "$(cut -d' ' -f1-3 /proc/loadavg)"
+	line PostgreSQL s "$(value postgres 'SHOW server_version')"
+	value postgres "SELECT name, current_setting(name) FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit',
+		'full_page_writes', 'shared_buffers', 'max_wal_size', 'checkpoint_timeout', 'autovacuum', 'shared_preload_libraries')
+		ORDER BY name" | while IFS='|' read -r name setting; do line "$name" s "${setting:-none}"; done
+	say
 }
 
 # the median of a column of the runs of a variant
