@@ -25,14 +25,12 @@ static const Kind kinds[] = {
 	{"VD04B", 404, "There is no such process"},
 	{"VD04C", 404, "There is nothing to publish"},
 	{"VD04D", 404, "There is no such command"},
-	{"VD09A", 409, "The report has been published"},
 	{"VD09B", 409, "A failure is not acknowledged"},
 	{"VD09C", 409, "It has changed meanwhile"},
 	{"VD09E", 409, "This key was used for other content"},
 	{"VD09F", 409, "The process failed"},
 	{"VD10A", 410, "It is gone"},
 	{"VD22B", 422, "An argument is missing, unknown or cannot be read"},
-	{"VD29A", 429, "Too much"},
 	{"42501", 403, "Not allowed"},
 	{"42704", 404, "There is no such thing"},
 	{"42883", 404, "There is no such function"},
@@ -90,12 +88,10 @@ text_or_null(FunctionCallInfo fcinfo, int i)
 Datum
 voiding_problem(PG_FUNCTION_ARGS)
 {
-	char	   *sqlstate = text_or_null(fcinfo, 0);
-
-	if (sqlstate == NULL)
+	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("argument \"sqlstate\" must not be null")));
-	PG_RETURN_JSONB_P(vd_problem(sqlstate, text_or_null(fcinfo, 1), text_or_null(fcinfo, 2),
-								 text_or_null(fcinfo, 3)));
+	PG_RETURN_JSONB_P(vd_problem(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_or_null(fcinfo, 1),
+								 text_or_null(fcinfo, 2), text_or_null(fcinfo, 3)));
 }
