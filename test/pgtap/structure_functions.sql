@@ -21,7 +21,7 @@ INSERT INTO wanted VALUES
   -- services
   ('voiding', 'create_service', 'name text, owner regrole DEFAULT NULL::regrole, schema regnamespace DEFAULT NULL::regnamespace', 'void'),
   ('voiding', 'drop_service', 'name text', 'void'),
-  ('voiding', 'create_command', 'name text, handler regproc DEFAULT NULL::regproc, service text DEFAULT NULL::text, takes_set boolean DEFAULT false', 'void'),
+  ('voiding', 'create_command', 'name text, handler regproc DEFAULT NULL::regproc, service text DEFAULT NULL::text, takes_set boolean DEFAULT false, key text DEFAULT NULL::text, resource text DEFAULT NULL::text, completed_by text DEFAULT NULL::text, failed_by text DEFAULT NULL::text', 'void'),
   ('voiding', 'drop_command', 'name text', 'void'),
   ('voiding', 'subscribe', 'event_type text, handler regproc, service text DEFAULT NULL::text, takes_set boolean DEFAULT false', 'void'),
   ('voiding', 'process_for', 'process_type text, key text, OUT process_id uuid, OUT state text, OUT failed boolean, OUT data jsonb', 'record'),
@@ -53,6 +53,17 @@ INSERT INTO wanted VALUES
   ('voiding', 'maintain', '', 'void'),
   ('voiding', 'retry_message', 'id uuid, reason text DEFAULT NULL::text', 'integer'),
   ('voiding', 'discard_message', 'id uuid, reason text', 'integer'),
+  -- commands that somebody waits for
+  ('voiding', 'send_command', 'type text, data jsonb, idempotency_key text DEFAULT NULL::text, not_before timestamp with time zone DEFAULT NULL::timestamp with time zone, start_by timestamp with time zone DEFAULT NULL::timestamp with time zone', 'uuid'),
+  ('voiding', 'send_commands', 'commands jsonb', 'TABLE(item integer, command_id uuid, error jsonb)'),
+  ('voiding', 'command_status', 'command_id uuid', 'voiding.command'),
+  ('voiding', 'wait_for_command', 'command_id uuid, timeout interval, seen_by text[] DEFAULT NULL::text[]', 'voiding.command'),
+  ('voiding', 'execute', 'IN type text, IN data jsonb, IN timeout interval, IN idempotency_key text DEFAULT NULL::text, INOUT command voiding.command DEFAULT NULL::voiding.command', NULL),
+  ('voiding', 'cancel_command', 'command_id uuid, reason text DEFAULT NULL::text', 'voiding.command'),
+  ('voiding', 'estimate_command', 'command_id uuid', 'timestamp with time zone'),
+  ('voiding', 'command_changes', 'after text DEFAULT NULL::text, batch_size integer DEFAULT 100', 'TABLE(cursor text, command voiding.command)'),
+  ('voiding', 'sender', '', 'text'),
+  ('voiding', 'problem', 'sqlstate text, detail text, hint text DEFAULT NULL::text, instance text DEFAULT NULL::text', 'jsonb'),
   -- small ones
   ('voiding', 'now', '', 'timestamp with time zone'),
   ('voiding', 'uuid', '', 'uuid'),

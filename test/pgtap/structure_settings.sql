@@ -20,10 +20,11 @@ SELECT set_eq($$ SELECT name FROM f WHERE language = 'c' $$,
   ARRAY['now', 'uuid', 'caller', 'definitions_changed', 'emit_event', 'begin_conversation', 'new_conversation', 'emit', 'engine_emit',
         'dispatch', 'command_failed', 'wait_until_idle', 'check_snapshot', 'hint', 'next_xid', 'deliver_parked', 'wait_settled', 'await',
         'launch', 'stop', 'wake_timer', 'repaired', 'process_for', 'counters', 'serving',
+        'send_command', 'sender', 'end_command', 'wait_final', 'execute', 'problem',
         -- these call do_NAME as the engine's owner, on behalf of their caller
         'create_service', 'drop_service', 'create_command', 'drop_command', 'subscribe', 'unsubscribe',
         'create_process_type', 'drop_process_type', 'acknowledge_process_failure', 'retry_message', 'discard_message',
-        'redact_event', 'start_workers', 'stop_workers'],
+        'redact_event', 'start_workers', 'stop_workers', 'command_status', 'wait_for_command', 'cancel_command', 'estimate_command'],
   'these functions, and no others, are in C and look names up by schema');
 SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE language NOT IN ('c', 'sql', 'plpgsql') $$,
   'no other language is used');
@@ -36,7 +37,7 @@ SELECT set_eq($$ SELECT schema || '.' || name FROM f WHERE prosecdef $$,
   'these functions, and no others, run with the rights of their owner');
 SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE language = 'c' AND provolatile = 'i' $$,
   'no function in C is IMMUTABLE: all of them look at the session or at tables');
-SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE name ~ '^(create|drop|add|move|cancel|retry|discard|redact|acknowledge|dispatch|emit|maintain|open_task|close_task)'
+SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE name ~ '^(create|drop|add|move|cancel|retry|discard|redact|acknowledge|dispatch|emit|maintain|open_task|close_task|send_|end_|forget)'
                       AND provolatile <> 'v' $$,
   'what writes is VOLATILE');
 
