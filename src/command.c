@@ -91,8 +91,15 @@ vd_command_type(const char *name)
 			return t;
 	}
 	t = read_type(name);
-	if (t->service == NULL)
-		return t;				/* not remembered: anybody may ask for anything */
+	if (t->service == NULL)		/* not remembered: anybody may ask for anything */
+	{
+		VdCommandType *unknown = palloc0(sizeof(VdCommandType));
+
+		unknown->name = pstrdup(name);
+		pfree(t->name);
+		pfree(t);
+		return unknown;
+	}
 	old = MemoryContextSwitchTo(cache);
 	types = lappend(types, t);
 	MemoryContextSwitchTo(old);
