@@ -56,7 +56,7 @@ COMMENT ON FUNCTION voiding.send_command(text, jsonb, text, timestamptz, timesta
   'send a command to the service that handles it; returns its id; the same key and content again: the same command';
 
 CREATE FUNCTION voiding.problem(sqlstate text, detail text, hint text DEFAULT NULL, instance text DEFAULT NULL) RETURNS jsonb
-  LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', 'voiding_problem';
+  LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'voiding_problem';
 COMMENT ON FUNCTION voiding.problem(text, text, text, text) IS 'an error as a problem of RFC 9457; its member status is that of HTTP';
 
 CREATE FUNCTION voiding.sender() RETURNS text

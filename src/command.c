@@ -307,12 +307,12 @@ send(FunctionCallInfo fcinfo, VdCommandType *t, VdMessage *m)
 	if (n[Cm_idempotency_key])
 		vd_insert(VD_COMMAND, v, n);
 	else
-		while (!vd_insert_new(VD_COMMAND, v, n))
-		{
+		do
+		{						/* look first: an insert would wait for its handler's commit */
 			CHECK_FOR_INTERRUPTS();
 			if (find_earlier(t, v[Cm_caller], v[Cm_idempotency_key], m->payload, &earlier))
 				return earlier;
-		}
+		} while (!vd_insert_new(VD_COMMAND, v, n));
 	vd_outbox_add(m);
 	CommandCounterIncrement();
 	return m->id;

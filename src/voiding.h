@@ -30,7 +30,6 @@
 
 /* Our SQLSTATEs; doc/errors.md lists them and a test compares. */
 #define ERRCODE_VD_NO_PROCESS			MAKE_SQLSTATE('V','D','0','4','B')
-#define ERRCODE_VD_NO_COMMAND			MAKE_SQLSTATE('V','D','0','4','D')
 #define ERRCODE_VD_OTHER_CONTENT		MAKE_SQLSTATE('V','D','0','9','E')
 #define ERRCODE_VD_GONE					MAKE_SQLSTATE('V','D','1','0','A')
 #define ERRCODE_VD_BAD_ARGUMENT			MAKE_SQLSTATE('V','D','2','2','B')

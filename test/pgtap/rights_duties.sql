@@ -2,17 +2,20 @@
 -- rights that its block names, on functions and on tables, and no others.
 -- The blocks are cut out of the page with awk; roles get the prefix regress_.
 BEGIN;
-SELECT plan(36);
+SELECT plan(39);
 
 CREATE ROLE regress_app; CREATE ROLE regress_publisher; CREATE ROLE regress_loader; CREATE ROLE regress_operator;
 CREATE ROLE regress_redactor; CREATE ROLE regress_dispatcher; CREATE ROLE regress_owner; CREATE ROLE regress_designer;
 CREATE ROLE regress_monitor; CREATE ROLE regress_voiding_owner; CREATE ROLE regress_front_end; CREATE ROLE regress_reader; CREATE ROLE regress_console;
+CREATE ROLE regress_sender;
 \set grants `awk '/^-- [a-z_]+: /{on=1} !/^(-- |GRANT |  [a-z])/{on=0} on && !/^--/' doc/privilege.md | sed -E 's/ TO ([a-z_]+);/ TO regress_\1;/'`
 :grants
 
 CREATE TEMP TABLE duty (role text, functions text[], relations text[]);
 INSERT INTO duty VALUES
   ('app', '{billing.issue_document,billing.void_document}', '{}'),
+  ('sender', '{billing.issue_document,billing.void_document,voiding.cancel_command,voiding.command_changes,voiding.command_status,voiding.estimate_command,voiding.execute,voiding.problem,voiding.send_command,voiding.send_commands,voiding.wait_for_command}',
+     '{voiding.command:SELECT}'),
   ('publisher', '{reports.publish_report}', '{reports.report:SELECT}'),
   ('loader', '{}', '{billing.document:INSERT}'),
   ('operator', '{voiding.acknowledge_process_failure,voiding.cancel_timer,voiding.diagram,voiding.discard_message,voiding.explain,voiding.move_timer,voiding.retry_message,voiding.waits_for}',

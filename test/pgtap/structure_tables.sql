@@ -30,7 +30,7 @@ INSERT INTO wanted VALUES
   ('voiding', 'service', 'r', 'name text, owner text, schema text'),
   ('voiding', 'handler', 'r', 'service text, type text, kind text, function text'),
   ('voiding', 'command', 'r', 'command_id uuid, type text, status text, data jsonb, result jsonb, error jsonb, resource text, process_id uuid,
-     accepted_at timestamptz, finished_at timestamptz'),
+     accepted_at timestamptz, finished_at timestamptz, caller text, idempotency_key text'),
   ('voiding', 'route', 'v', 'method text, path text, operation text, query text, takes text, parameters text[], answers integer[], summary text'),
   ('voiding', 'ongoing_process', 'v', 'process_id uuid, type text, key text, state text, since timestamptz, waits_for text'),
   ('voiding', 'process_history', 'v', 'process_id uuid, type text, key text, step integer, event text, from_state text, to_state text,

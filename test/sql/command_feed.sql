@@ -1,5 +1,5 @@
--- Commands as one looks at them: the feed and its cursors, waits, estimates,
--- and what is left of old ones.
+-- Commands as one looks at them: the feed and its cursors, waits, and what is
+-- left of old ones.
 \set ECHO none
 \i test/lib/database.sql
 SET client_min_messages = warning;
@@ -129,34 +129,9 @@ SELECT * FROM seen('{ears,eyes}');
 SELECT voiding.dispatch();
 SELECT * FROM seen('{ears,eyes}');
 
--- ---- when it will be done: from the past of its type, and the queue in front of it ----
-TRUNCATE voiding.command;
-SELECT voiding.send_command('Sell', '{"id": "first"}') AS first \gset
-SELECT voiding.estimate_command(:'first') IS NULL AS unknown;
-SELECT voiding.dispatch();
-SELECT e = c.finished_at AS is_over FROM voiding.estimate_command(:'first') e, voiding.command_status(:'first') c;
--- a past of commands that took n seconds, one each n seconds
-CREATE PROCEDURE past(n integer) LANGUAGE sql AS $$
-  TRUNCATE voiding.command;
-  INSERT INTO voiding.command (command_id, type, status, data, accepted_at, finished_at, caller, bucket, seq, xid, gone)
-  SELECT voiding.uuid_from(t), 'Sell', 'processed', '{}', t, t + make_interval(secs => n), current_user, 0, -i, '3', false
-    FROM generate_series(1, 20) i, LATERAL (SELECT now() - make_interval(secs => n * (i + 1))) x(t);
-$$;
-CREATE FUNCTION estimated() RETURNS numeric LANGUAGE sql AS $$
-  SELECT round(extract(epoch FROM voiding.estimate_command(voiding.send_command('Sell', '{"id": "now"}')) - now())) $$;
-BEGIN;
-CALL past(2);
-SELECT estimated();
-CALL past(50);
-SELECT estimated();
--- ten in front of it
-SELECT count(voiding.send_command('Sell', jsonb_build_object('id', i))) FROM generate_series(1, 10) i;
-SELECT estimated() > 500 AS later;
-ROLLBACK;
-
 -- ---- old ones: a tombstone, then nothing; what is not over stays ----
 BEGIN;
-CALL past(1);
+TRUNCATE voiding.command;
 SELECT voiding.send_command('Sell', '{"id": "k"}', 'old') AS old \gset
 SELECT voiding.dispatch();
 SELECT voiding.send_command('Slow', '{"id": "open"}') AS open \gset
