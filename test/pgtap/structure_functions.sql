@@ -76,16 +76,6 @@ INSERT INTO wanted VALUES
   ('voiding', 'retry_message', 'id uuid, reason text DEFAULT NULL::text', 'integer'),
   ('voiding', 'discard_message', 'id uuid, reason text', 'integer'),
   -- commands that somebody waits for
-  ('voiding', 'send_command', 'type text, data jsonb, idempotency_key text DEFAULT NULL::text, not_before timestamp with time zone DEFAULT NULL::timestamp with time zone, start_by timestamp with time zone DEFAULT NULL::timestamp with time zone', 'uuid'),
-  ('voiding', 'send_commands', 'commands jsonb', 'TABLE(item integer, command_id uuid, error jsonb)'),
-  ('voiding', 'command_status', 'command_id uuid', 'voiding.command'),
-  ('voiding', 'wait_for_command', 'command_id uuid, timeout interval, seen_by text[] DEFAULT NULL::text[]', 'voiding.command'),
-  ('voiding', 'execute', 'IN type text, IN data jsonb, IN timeout interval, IN idempotency_key text DEFAULT NULL::text, INOUT command voiding.command DEFAULT NULL::voiding.command', NULL),
-  ('voiding', 'cancel_command', 'command_id uuid, reason text DEFAULT NULL::text', 'voiding.command'),
-  ('voiding', 'estimate_command', 'command_id uuid', 'timestamp with time zone'),
-  ('voiding', 'command_changes', 'after text DEFAULT NULL::text, batch_size integer DEFAULT 100', 'TABLE(cursor text, command voiding.command)'),
-  ('voiding', 'sender', '', 'text'),
-  ('voiding', 'problem', 'sqlstate text, detail text, hint text DEFAULT NULL::text, instance text DEFAULT NULL::text', 'jsonb'),
   -- small ones
   ('voiding', 'now', '', 'timestamp with time zone'),
   ('voiding', 'uuid', '', 'uuid'),
