@@ -137,7 +137,7 @@ server_settings() {
 		max_wal_size = 8GB
 		checkpoint_timeout = 15min
 		track_io_timing = off
-		max_connections = 50
+		max_connections = 600
 	END
 }
 
