@@ -17,7 +17,7 @@ BEGIN
   PERFORM voiding.send_command('CreateMovie', jsonb_build_object('movie_id', movie_id, 'title', title, 'year', year));
   COMMIT;
   LOOP
-    movie := (SELECT to_jsonb(m) FROM catalogue.movie(movie_id) m);
+    movie := voiding.run_query('movie', jsonb_build_object('movie_id', movie_id));
     EXIT WHEN movie IS NOT NULL OR clock_timestamp() > ends;
     COMMIT;
     PERFORM pg_sleep(0.02);
@@ -80,7 +80,7 @@ DECLARE
 BEGIN
   CALL voiding.execute('CreateMovie', jsonb_build_object('movie_id', movie_id, 'title', title, 'year', year), timeout, NULL, c);
   answer := CASE c.status
-    WHEN 'processed' THEN (SELECT to_jsonb(m) FROM catalogue.movie(movie_id) m)
+    WHEN 'processed' THEN voiding.run_query('movie', jsonb_build_object('movie_id', movie_id))
     WHEN 'failed' THEN c.error
     ELSE jsonb_build_object('status', c.status, 'instance', '/commands/' || c.command_id) END;
 END $$;
@@ -96,7 +96,7 @@ DECLARE
 BEGIN
   CALL voiding.execute('CreateMovie', jsonb_build_object('movie_id', movie_id, 'title', title, 'year', year), timeout, key, c);
   answer := CASE c.status
-    WHEN 'processed' THEN (SELECT m.label FROM catalogue.movie(movie_id) m)
+    WHEN 'processed' THEN voiding.run_query('movie', jsonb_build_object('movie_id', movie_id)) ->> 'label'
     WHEN 'failed' THEN 'failed: ' || (c.error ->> 'detail')
     ELSE 'failed: no answer in time' END;
 END $$;

@@ -73,7 +73,9 @@ END $$;
 
 SELECT voiding.subscribe('MovieRequested', 'catalogue.add_movie');
 
--- the resource: what /queries/movie?movie_id=... answers
-CREATE FUNCTION catalogue.movie(movie_id text) RETURNS SETOF catalogue.entry
+-- the resource: what run_query('movie', ...) and GET /queries/movie?movie_id=... answer; null, or 404, until it is there
+CREATE FUNCTION catalogue.movie(movie_id text) RETURNS catalogue.entry
   LANGUAGE sql STABLE SET search_path = catalogue, pg_temp
 AS $$ SELECT * FROM entry e WHERE e.movie_id = movie.movie_id $$;
+
+SELECT voiding.create_query('movie', 'catalogue.movie');

@@ -29,9 +29,12 @@ sub status_of
 is(row($node, $db, q{CALL front_end.poll_resource('m1', 'Alien', 1979, '100 ms')}), '', '1: nobody works: it is not there, and silence says nothing');
 is(status_of('m1'), 'accepted', '1: the command is accepted');
 is(row($node, $db, q{SELECT resource FROM voiding.command}), '/queries/movie?movie_id=m1', '1: and names the resource that will be there');
+is(row($node, $db, q{SELECT (voiding.http('GET', '/queries/movie?movie_id=m1')).status}), '404', '1: over HTTP it is not found');
 work();
 is(row($node, $db, q{CALL front_end.poll_resource('m2', 'Solaris', 1972, '30 s')}),
   '{"year": 1972, "label": "Solaris (1972)", "title": "Solaris", "movie_id": "m2"}', '1: then it is there');
+is(row($node, $db, q{SELECT (h).status, (h).body::jsonb ->> 'label' FROM (SELECT voiding.http('GET', resource) AS h FROM voiding.command WHERE data ->> 'movie_id' = 'm2') x}),
+  '200|Solaris (1972)', '1: and over HTTP, at the address that the command has named');
 
 # ---- 2: the status ----
 
