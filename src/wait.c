@@ -43,6 +43,7 @@ PG_FUNCTION_INFO_V1(voiding_wait_until_idle);
 PG_FUNCTION_INFO_V1(voiding_check_snapshot);
 PG_FUNCTION_INFO_V1(voiding_wait_settled);
 PG_FUNCTION_INFO_V1(voiding_await);
+PG_FUNCTION_INFO_V1(voiding_await_idle);
 PG_FUNCTION_INFO_V1(voiding_wait_final);
 PG_FUNCTION_INFO_V1(voiding_execute);
 
@@ -280,17 +281,20 @@ find_unseen(TupleTableSlot *slot, void *arg)
 
 typedef struct Subject			/* what is waited for */
 {
-	pg_uuid_t	id;				/* of a command or a process */
+	pg_uuid_t	id;				/* of a command or a process; or vd_idle */
 	List	   *seen_by;		/* services that shall have handled all that belongs to it */
+	Look	   *looks;			/* until nothing is left to do */
 } Subject;
 
 /* is a command final, or a process settled? */
 static bool
 is_over(const Subject *s)
 {
-	char	   *status = command_status(&s->id);
+	char	   *status = s->looks ? NULL : command_status(&s->id);
 	Unseen		unseen = {&s->id, s->seen_by, false};
 
+	if (s->looks)
+		return is_idle(s->looks);
 	if (status == NULL)
 		return is_settled(&s->id);
 	if (strcmp(status, "accepted") == 0 || strcmp(status, "running") == 0)
@@ -323,7 +327,7 @@ commit_and_wait(const Subject *s, TimestampTz end)
 	bool		over;
 
 	SPI_commit();
-	pause = begin_pauses(vd_waiters_of(&s->id), LAST_SLEEP);
+	pause = begin_pauses(vd_waiters_of(&s->id), s->looks ? LAST_LOOK : LAST_SLEEP);
 	for (;;)
 	{
 		PushActiveSnapshot(GetLatestSnapshot());
@@ -418,6 +422,30 @@ voiding_await(PG_FUNCTION_ARGS)
 				 errmsg("%s %s in time", vd_uuid_text(&s.id),
 						command_status(&s.id) ? "had no final status" : "was not settled"),
 				 errdetail("It goes on.")));
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/*
+ * CALL voiding.await_idle(timeout interval): what wait_until_idle() waits for,
+ * without a snapshot while it sleeps.
+ *
+ * Errors: 2D000 inside a transaction block; 22004; 57014 when it took longer
+ * than timeout.
+ */
+Datum
+voiding_await_idle(PG_FUNCTION_ARGS)
+{
+	Look		looks = {.from = {0}};
+	Subject		s = {.id = vd_idle,.looks = &looks};
+	TimestampTz end = end_of_wait(fcinfo, 0);
+
+	refuse_in_block(fcinfo, "await_idle", "wait_until_idle()");
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	if (!commit_and_wait(&s, end))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("messages were still left at the end of the time")));
 	SPI_finish();
 	PG_RETURN_VOID();
 }

@@ -72,6 +72,7 @@ INSERT INTO wanted VALUES
   -- running
   ('voiding', 'dispatch', 'service text DEFAULT NULL::text, batch_size integer DEFAULT NULL::integer', 'integer'),
   ('voiding', 'wait_until_idle', 'timeout interval', 'boolean'),
+  ('voiding', 'await_idle', 'IN timeout interval', NULL),
   ('voiding', 'maintain', '', 'void'),
   ('voiding', 'retry_message', 'id uuid, reason text DEFAULT NULL::text', 'integer'),
   ('voiding', 'discard_message', 'id uuid, reason text', 'integer'),

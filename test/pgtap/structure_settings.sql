@@ -18,7 +18,7 @@ SELECT is_empty($$ SELECT oid::regprocedure, path FROM f WHERE schema <> 'voidin
   'in a service to its own schema, temporary objects last');
 SELECT set_eq($$ SELECT name FROM f WHERE language = 'c' $$,
   ARRAY['now', 'uuid', 'caller', 'definitions_changed', 'emit_event', 'begin_conversation', 'new_conversation', 'emit', 'engine_emit',
-        'dispatch', 'command_failed', 'wait_until_idle', 'check_snapshot', 'hint', 'next_xid', 'deliver_parked', 'wait_settled', 'await',
+        'dispatch', 'command_failed', 'wait_until_idle', 'await_idle', 'check_snapshot', 'hint', 'next_xid', 'deliver_parked', 'wait_settled', 'await',
         'launch', 'stop', 'wake_timer', 'repaired', 'process_for', 'counters', 'serving',
         'send_command', 'problem', 'sender', 'end_command', 'wait_final', 'execute', 'run_query', 'http', 'command_object', 'retry_after',
         -- these call do_NAME as the engine's owner, on behalf of their caller
