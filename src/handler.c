@@ -256,9 +256,41 @@ bind(VdHandler *h)
 }
 
 /*
- * Who sends a command must be allowed to call its handler, and it must be
- * possible to call it with these arguments. One that is received outside is
- * sent by those who may use the service's schema, and not looked into.
+ * May the current role call this function? What PUBLIC may does not count: a
+ * handler runs with its owner's rights, and a new function is everybody's.
+ */
+static bool
+is_granted(Oid function, Oid owner)
+{
+	HeapTuple	tup = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool		granted = has_privs_of_role(GetUserId(), owner);
+	bool		isnull;
+	Datum		acl = SysCacheGetAttr(PROCOID, tup, Anum_pg_proc_proacl, &isnull);
+	Datum	   *items;
+	int			n = 0;
+	int16		len;
+	bool		byval;
+	char		align;
+
+	get_typlenbyvalalign(ACLITEMOID, &len, &byval, &align);
+	if (!isnull)
+		deconstruct_array(DatumGetArrayTypePCopy(acl), ACLITEMOID, len, byval, align, &items, NULL, &n);
+	for (int i = 0; i < n && !granted; i++)
+	{
+		AclItem    *item = DatumGetAclItemP(items[i]);
+
+		granted = item->ai_grantee != ACL_ID_PUBLIC && (ACLITEM_GET_PRIVS(*item) & ACL_EXECUTE) &&
+			has_privs_of_role(GetUserId(), item->ai_grantee);
+	}
+	ReleaseSysCache(tup);
+	return granted;
+}
+
+/*
+ * Who sends a command must have been granted EXECUTE on its handler, and it
+ * must be possible to call it with these arguments. One that is received
+ * outside is sent by those who may use the service's schema, and not looked
+ * into.
  *
  * Errors: 42501; VD22B.
  */
@@ -268,22 +300,23 @@ vd_handler_check(VdMessage *m)
 	VdHandler  *h = find_handler(m->destination, m->type);
 	char	   *schema;
 	NullableDatum values[VD_MAX_ARGS];
-	AclResult	allowed;
+	bool		allowed;
 
 	if (h->function)
 	{
 		bind(h);
-		allowed = vd_function_aclcheck(h->fn.fn_oid, GetUserId(), ACL_EXECUTE);
+		allowed = is_granted(h->fn.fn_oid, h->owner);
 	}
 	else if (!vd_service(m->destination, NULL, &schema))
 		return;
 	else
-		allowed = vd_schema_aclcheck(get_namespace_oid(schema, false), GetUserId(), ACL_USAGE);
-	if (allowed != ACLCHECK_OK)
+		allowed = vd_schema_aclcheck(get_namespace_oid(schema, false), GetUserId(),
+									 ACL_USAGE) == ACLCHECK_OK;
+	if (!allowed)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to send command \"%s\"", m->type),
-				 h->function ? errhint("It needs EXECUTE on function %s.", h->function)
+				 h->function ? errhint("GRANT EXECUTE ON FUNCTION %s to its role; what PUBLIC may does not count.", h->function)
 				 : errhint("It needs USAGE on schema \"%s\".", schema)));
 	if (h->function)
 		vd_check_arguments(h, m, values);

@@ -47,6 +47,12 @@ SELECT voiding.send_command('Sell', '{"id": 1, "item": "hat"}', repeat('x', 201)
 SET ROLE regress_alice;
 SELECT voiding.send_command('Sell', '{"id": 1, "item": "hat"}');
 RESET ROLE;
+-- what PUBLIC may is no permission
+GRANT EXECUTE ON FUNCTION shop.sell TO PUBLIC;
+SET ROLE regress_alice;
+SELECT voiding.send_command('Sell', '{"id": 1, "item": "hat"}');
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION shop.sell FROM PUBLIC;
 SELECT count(*) FROM voiding.command;
 SELECT count(*) FROM voiding.outbox;
 
