@@ -198,7 +198,7 @@ BEGIN
   LOOP
     -- as it mostly is
     UPDATE document x
-       SET status = 'voiding_requested', void_reason = void_document.reason, requested_by = voiding.caller()
+       SET status = 'voiding_requested', void_reason = void_document.reason, requested_by = coalesce(voiding.sender(), voiding.caller())
      WHERE x.document_id = void_document.document_id AND x.status = 'issued'
     RETURNING x.process_id INTO d.process_id;
     IF FOUND THEN
@@ -302,6 +302,17 @@ BEGIN
   RETURN d;
 END $$;
 
+-- Who may execute it may read every document.
+CREATE FUNCTION :"billing".get_document(document_id text) RETURNS :"billing".document
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = :"billing", pg_temp
+AS $$ SELECT d FROM document d WHERE d.document_id = get_document.document_id $$;
+COMMENT ON FUNCTION :"billing".get_document(text) IS 'query "document": a document as it is now; null: there is none';
+
+CREATE FUNCTION :"billing".acknowledge_process_failure(process_id uuid, reason text DEFAULT NULL) RETURNS void
+  LANGUAGE sql VOLATILE SET search_path = :"billing", pg_temp
+AS $$ SELECT voiding.acknowledge_process_failure(process_id, reason) $$;
+COMMENT ON FUNCTION :"billing".acknowledge_process_failure(uuid, text) IS 'handler: take note of a failed voiding';
+
 CREATE FUNCTION :"billing".check_invariants() RETURNS TABLE (invariant text, subject text, detail text)
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = :"billing", pg_temp
 AS $$
@@ -339,7 +350,10 @@ COMMENT ON FUNCTION :"billing".check_invariants() IS 'a row for each breach of w
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA :"billing" FROM PUBLIC;
 
-SELECT voiding.create_command('IssueDocument', format('%I.issue_document', :'billing')::regproc);
-SELECT voiding.create_command('VoidDocument', format('%I.void_document', :'billing')::regproc);
+SELECT voiding.create_command('IssueDocument', format('%I.issue_document', :'billing')::regproc, resource => '/documents/{document_id}');
+SELECT voiding.create_command('VoidDocument', format('%I.void_document', :'billing')::regproc, resource => '/documents/{document_id}');
+SELECT voiding.create_command('AcknowledgeProcessFailure', format('%I.acknowledge_process_failure', :'billing')::regproc,
+  resource => '/processes/{process_id}');
 SELECT voiding.create_command('CompleteDocumentVoiding', format('%I.complete_document_voidings', :'billing')::regproc, takes_set => true);
 SELECT voiding.create_command('AbortDocumentVoiding', format('%I.abort_document_voiding', :'billing')::regproc);
+SELECT voiding.create_query('document', format('%I.get_document', :'billing')::regproc);

@@ -14,6 +14,11 @@ CREATE FUNCTION voiding.wait_until_idle(timeout interval) RETURNS boolean
 COMMENT ON FUNCTION voiding.wait_until_idle(interval) IS
   'wait until others have handled every message; false: not in this time';
 
+CREATE PROCEDURE voiding.await_idle(timeout interval)
+  LANGUAGE c AS 'MODULE_PATHNAME', 'voiding_await_idle';
+COMMENT ON PROCEDURE voiding.await_idle(interval) IS
+  'the same, but commits first and holds no snapshot while it sleeps; 57014 after timeout';
+
 CREATE FUNCTION voiding.check_snapshot() RETURNS void
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_check_snapshot';
 COMMENT ON FUNCTION voiding.check_snapshot() IS

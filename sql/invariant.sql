@@ -70,5 +70,18 @@ AS $$
   SELECT 'a parked event that waits for one process finds it active', e.event_id::text, e.process_id::text
     FROM voiding.parked_event e LEFT JOIN voiding.active_process a USING (process_id)
    WHERE e.process_id IS NOT NULL AND a.process_id IS NULL
+  UNION ALL
+  SELECT 'a command has ended exactly if its status is final', c.command_id::text, c.status
+    FROM voiding.command c WHERE (c.finished_at IS NULL) <> (c.status IN ('accepted', 'running'))
+  UNION ALL
+  SELECT 'a command has a message exactly while it is accepted', c.command_id::text, c.status
+    FROM voiding.command c LEFT JOIN voiding.outbox o ON (o.bucket, o.seq, o.id) = (c.bucket, c.seq, c.command_id)
+   WHERE (c.status = 'accepted') <> (o.id IS NOT NULL)
+  UNION ALL
+  SELECT 'a running command waits for an event, or for a process that is not settled', c.command_id::text, a.state
+    FROM voiding.command c
+    LEFT JOIN voiding.active_process a USING (process_id)
+    LEFT JOIN voiding.handler h ON h.kind = 'command' AND h.type = c.type
+   WHERE c.status = 'running' AND h.completed_by IS NULL AND (a.process_id IS NULL OR a.failed)
 $$;
 COMMENT ON FUNCTION voiding.check_invariants() IS 'a row for each breach of what must always hold; no row: all is well';

@@ -91,8 +91,9 @@ BEGIN
   IF voiding.now() + interval '1 week' >= '2027-01-01 00:00:00+00' THEN
     PERFORM voiding.add_finished_partition(voiding.uuid_from(voiding.now() + interval '1 week'));
   END IF;
+  PERFORM voiding.forget_commands();
 END $$;
-COMMENT ON FUNCTION voiding.maintain() IS 'make partitions ahead of time; call it daily';
+COMMENT ON FUNCTION voiding.maintain() IS 'make partitions ahead of time, forget old commands; call it daily';
 
 CREATE VIEW voiding.process AS
   SELECT process_id, type, version, key, state, data, started_at, updated_at, NULL::timestamptz AS finished_at,
@@ -136,6 +137,6 @@ BEGIN
   END IF;
   PERFORM voiding.close_task(process_id, 'completed');
   PERFORM voiding.engine_emit('ProcessFailureAcknowledged', p.key,
-            jsonb_build_object('process_id', process_id, 'by', voiding.caller(), 'reason', reason), process_id);
+            jsonb_build_object('process_id', process_id, 'by', coalesce(voiding.sender(), voiding.caller()), 'reason', reason), process_id);
 END $$;
 COMMENT ON FUNCTION voiding.do_acknowledge_process_failure(uuid, text) IS 'internal';

@@ -319,6 +319,31 @@ END $$;
 COMMENT ON FUNCTION :"reports".publish_report(text, text) IS
   'publish a customer''s open reports, of one currency or all; what is being voided is not in them';
 
+-- Who may execute these may read every report.
+CREATE FUNCTION :"reports".get_report(report_id bigint) RETURNS jsonb
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = :"reports", pg_temp
+AS $$
+  SELECT to_jsonb(r) || jsonb_build_object('lines', coalesce((
+           SELECT jsonb_agg(jsonb_build_object('document_id', l.document_id, 'amount', l.amount, 'status', l.status) ORDER BY l.document_id)
+             FROM report_line l WHERE l.report_id = r.report_id), '[]'))
+    FROM report r WHERE r.report_id = get_report.report_id
+$$;
+COMMENT ON FUNCTION :"reports".get_report(bigint) IS 'query "report": a report with its documents; null: there is none';
+
+CREATE FUNCTION :"reports".get_reports(customer_id text DEFAULT NULL, currency text DEFAULT NULL, status text DEFAULT NULL,
+    before bigint DEFAULT NULL, batch_size integer DEFAULT 100) RETURNS SETOF :"reports".report
+  LANGUAGE sql STABLE SECURITY DEFINER SET search_path = :"reports", pg_temp
+AS $$
+  SELECT * FROM report r
+   WHERE (get_reports.customer_id IS NULL OR r.customer_id = get_reports.customer_id)
+     AND (get_reports.currency IS NULL OR r.currency = get_reports.currency)
+     AND (get_reports.status IS NULL OR r.status = get_reports.status)
+     AND (get_reports.before IS NULL OR r.report_id < get_reports.before)
+   ORDER BY r.report_id DESC LIMIT least(greatest(batch_size, 1), 1000)
+$$;
+COMMENT ON FUNCTION :"reports".get_reports(text, text, text, bigint, integer) IS
+  'query "reports": the latest reports, those before one that is known';
+
 CREATE FUNCTION :"reports".check_invariants() RETURNS TABLE (invariant text, subject text, detail text)
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = :"reports", pg_temp
 AS $$
@@ -369,7 +394,9 @@ COMMENT ON FUNCTION :"reports".check_invariants() IS 'a row for each breach of w
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA :"reports" FROM PUBLIC;
 
 SELECT voiding.create_command('MarkDocumentAsVoided', format('%I.mark_documents_as_voided', :'reports')::regproc, takes_set => true);
-SELECT voiding.create_command('PublishReport', format('%I.publish_report', :'reports')::regproc);
+SELECT voiding.create_command('PublishReport', format('%I.publish_report', :'reports')::regproc, resource => '/reports?customer_id={customer_id}');
 SELECT voiding.subscribe('DocumentIssued', format('%I.include_documents', :'reports')::regproc, takes_set => true);
 SELECT voiding.subscribe('DocumentVoided', format('%I.confirm_all_voided', :'reports')::regproc, takes_set => true);
 SELECT voiding.subscribe('DocumentVoidingAborted', format('%I.release_document', :'reports')::regproc);
+SELECT voiding.create_query('report', format('%I.get_report', :'reports')::regproc);
+SELECT voiding.create_query('reports', format('%I.get_reports', :'reports')::regproc);

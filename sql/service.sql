@@ -12,17 +12,26 @@ SELECT pg_catalog.pg_extension_config_dump('voiding.service', '');
 CREATE TABLE voiding.handler (
   service    text NOT NULL,
   type       text NOT NULL,
-  kind       text NOT NULL CHECK (kind IN ('command', 'event')),
+  kind       text NOT NULL CHECK (kind IN ('command', 'event', 'query')),
   function   text,                   -- text: a reg* column would stop pg_upgrade
   takes_set  boolean NOT NULL DEFAULT false,
+  key        text,
+  resource   text,
+  completed_by text,
+  failed_by  text,
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (service, type)
 );
 CREATE UNIQUE INDEX handler_command ON voiding.handler (type) WHERE kind = 'command';
+CREATE UNIQUE INDEX handler_query ON voiding.handler (type) WHERE kind = 'query';
 CREATE INDEX handler_type ON voiding.handler (type);
-COMMENT ON TABLE voiding.handler IS 'the function of a service that a message type is given to';
+COMMENT ON TABLE voiding.handler IS 'the function of a service that a message type is given to, or a query is answered by';
 COMMENT ON COLUMN voiding.handler.function IS 'signature; null: received outside the database';
 COMMENT ON COLUMN voiding.handler.takes_set IS 'its arguments are arrays with an element for each of many messages, of different keys';
+COMMENT ON COLUMN voiding.handler.key IS 'of a command: the argument that is the ordering key';
+COMMENT ON COLUMN voiding.handler.resource IS 'of a command: where its result will be, with {argument} in it';
+COMMENT ON COLUMN voiding.handler.completed_by IS 'of a command: the event that ends it, not its handler';
+COMMENT ON COLUMN voiding.handler.failed_by IS 'of a command: the event that makes it a failed one';
 SELECT pg_catalog.pg_extension_config_dump('voiding.handler', '');
 
 CREATE FUNCTION voiding.definitions_changed() RETURNS void
@@ -113,12 +122,12 @@ BEGIN
   PERFORM voiding.check_member((SELECT s.owner FROM voiding.get_service(do_drop_service.name) s),
                                format('drop service "%s"', name));
   SELECT INTO used CASE
-    WHEN EXISTS (SELECT FROM voiding.handler h WHERE h.service = do_drop_service.name) THEN 'it handles messages'
+    WHEN EXISTS (SELECT FROM voiding.handler h WHERE h.service = do_drop_service.name) THEN 'it handles messages or answers queries'
     WHEN EXISTS (SELECT FROM voiding.outbox o WHERE o.destination = do_drop_service.name) THEN 'messages wait for it' END;
   IF used IS NOT NULL THEN
     RAISE EXCEPTION 'service "%" is in use: %', name, used
       USING ERRCODE = 'dependent_objects_still_exist',
-            HINT = 'Drop its commands with drop_command(), its subscriptions with unsubscribe().';
+            HINT = 'Drop its commands with drop_command(), its queries with drop_query(), its subscriptions with unsubscribe().';
   END IF;
   DELETE FROM voiding.service s WHERE s.name = do_drop_service.name;
   PERFORM voiding.definitions_changed();
@@ -172,7 +181,7 @@ BEGIN
       WHEN f.pronargs > 32 THEN 'it has more than 32 arguments'
       WHEN EXISTS (SELECT FROM unnest(f.proargtypes) a(t) JOIN pg_type y ON y.oid = t AND y.typtype = 'p') THEN 'it has an argument of a pseudo-type'
       WHEN f.pronargs > 0 AND (f.proargnames IS NULL OR '' = ANY (f.proargnames[1:f.pronargs])) THEN 'it has an argument without a name'
-      WHEN f.proargmodes && '{o,b,t}' THEN 'it has OUT arguments'
+      WHEN f.proargmodes && CASE kind WHEN 'query' THEN '{o,b}'::"char"[] ELSE '{o,b,t}' END THEN 'it has OUT arguments'
       WHEN takes_set AND f.pronargs = 0 THEN 'it is to take a set, but has no argument'
       WHEN takes_set AND EXISTS (SELECT FROM unnest(f.proargtypes) a(t) JOIN pg_type y ON y.oid = t AND y.typcategory <> 'A')
         THEN 'it is to take a set, but has an argument that is no array' END;
@@ -192,19 +201,43 @@ EXCEPTION WHEN unique_violation THEN
           DETAIL = (SELECT format('Service "%s": %s.', h.service, coalesce(h.function, 'received outside'))
                       FROM voiding.handler h
                      WHERE h.type = register_handler.type
-                       AND (h.service = register_handler.service OR register_handler.kind = 'command') LIMIT 1);
+                       AND (h.service = register_handler.service OR register_handler.kind IN ('command', 'query')) LIMIT 1);
 END $$;
 COMMENT ON FUNCTION voiding.register_handler(text, text, regproc, text, boolean) IS 'internal';
 
-CREATE FUNCTION voiding.create_command(name text, handler regproc DEFAULT NULL, service text DEFAULT NULL, takes_set boolean DEFAULT false) RETURNS void
+CREATE FUNCTION voiding.create_command(name text, handler regproc DEFAULT NULL, service text DEFAULT NULL, takes_set boolean DEFAULT false,
+    key text DEFAULT NULL, resource text DEFAULT NULL, completed_by text DEFAULT NULL, failed_by text DEFAULT NULL) RETURNS void
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
-COMMENT ON FUNCTION voiding.create_command(text, regproc, text, boolean) IS
-  'a command and its handler; the service is the one that owns the handler''s schema; no handler: received outside; takes_set: one call for many messages';
+COMMENT ON FUNCTION voiding.create_command(text, regproc, text, boolean, text, text, text, text) IS
+  'a command and its handler; no handler: received outside; takes_set: one call for many messages; key: the argument that gives the order (default: the first); resource: where its result will be, with {argument} in it; completed_by, failed_by: events that end it';
 
-CREATE FUNCTION voiding.do_create_command(name text, handler regproc, service text, takes_set boolean) RETURNS void
-  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT voiding.register_handler('command', name, handler, service, takes_set) $$;
-COMMENT ON FUNCTION voiding.do_create_command(text, regproc, text, boolean) IS 'internal';
+CREATE FUNCTION voiding.do_create_command(name text, handler regproc, service text, takes_set boolean, key text, resource text,
+    completed_by text, failed_by text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  arguments text[] := (SELECT p.proargnames[1:p.pronargs] FROM pg_proc p WHERE p.oid = handler);
+  unknown text;
+BEGIN
+  IF handler IS NOT NULL THEN
+    SELECT m[1] INTO unknown FROM regexp_matches(resource, '\{([^}]*)\}', 'g') m WHERE m[1] <> ALL (coalesce(arguments, '{}'))
+    UNION ALL SELECT do_create_command.key WHERE do_create_command.key <> ALL (coalesce(arguments, '{}')) LIMIT 1;
+    IF unknown IS NOT NULL THEN
+      RAISE EXCEPTION 'function % has no argument "%"', handler, unknown
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'The key of a command and what stands in {} in its resource are arguments of its handler.';
+    END IF;
+  END IF;
+  IF failed_by IS NOT NULL AND completed_by IS NULL THEN
+    RAISE EXCEPTION 'command "%" would end with an event only if it fails', name
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Say completed_by too.';
+  END IF;
+  PERFORM voiding.register_handler('command', name, handler, service, takes_set);
+  UPDATE voiding.handler h
+     SET key = coalesce(do_create_command.key, arguments[1]), resource = do_create_command.resource,
+         completed_by = do_create_command.completed_by, failed_by = do_create_command.failed_by
+   WHERE h.kind = 'command' AND h.type = do_create_command.name;
+END $$;
+COMMENT ON FUNCTION voiding.do_create_command(text, regproc, text, boolean, text, text, text, text) IS 'internal';
 
 CREATE FUNCTION voiding.subscribe(event_type text, handler regproc, service text DEFAULT NULL, takes_set boolean DEFAULT false) RETURNS void
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
@@ -227,7 +260,7 @@ BEGIN
      AND (remove_handler.service IS NULL OR x.service = remove_handler.service)
    ORDER BY x.service LIMIT 1;
   IF NOT FOUND THEN
-    RAISE EXCEPTION '% "%" has no handler%', kind, type, coalesce(' in service "' || service || '"', '')
+    RAISE EXCEPTION '% "%" has no handler%', kind, left(type, 100), coalesce(' in service "' || service || '"', '')
       USING ERRCODE = 'undefined_object';
   END IF;
   PERFORM voiding.check_member((voiding.get_service(h.service)).owner, format('remove a handler of service "%s"', h.service));

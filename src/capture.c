@@ -312,6 +312,14 @@ voiding_emit_event(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+static void
+begin(void)
+{
+	const pg_uuid_t *id = vd_take_conversation();
+
+	vd_last_begun = id ? *id : vd_uuid_new();
+}
+
 /*
  * voiding.begin_conversation(column): BEFORE ROW trigger; puts a new
  * correlation id into the column (uuid). Give emit_event() the same column as
@@ -338,7 +346,7 @@ voiding_begin_conversation(PG_FUNCTION_ARGS)
 				 errmsg("column \"%s\" cannot hold a correlation id: it is not of type uuid",
 						td->tg_trigger->tgargs[0])));
 	tuple = TRIGGER_FIRED_BY_UPDATE(td->tg_event) ? td->tg_newtuple : td->tg_trigtuple;
-	vd_last_begun = vd_uuid_new();
+	begin();
 	value = UUIDPGetDatum(&vd_last_begun);
 	tuple = heap_modify_tuple_by_cols(tuple, RelationGetDescr(td->tg_relation), 1,
 									  &attno, &value, &isnull);
@@ -354,6 +362,7 @@ voiding_new_conversation(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 
-	*id = vd_last_begun = vd_uuid_new();
+	begin();
+	*id = vd_last_begun;
 	PG_RETURN_UUID_P(id);
 }

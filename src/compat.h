@@ -22,6 +22,8 @@
 #endif
 
 #if PG_VERSION_NUM >= 160000
+#define vd_function_aclcheck(oid, role, mode) object_aclcheck(ProcedureRelationId, oid, role, mode)
+#define vd_schema_aclcheck(oid, role, mode) object_aclcheck(NamespaceRelationId, oid, role, mode)
 typedef TU_UpdateIndexes VdUpdateIndexes;
 #define vd_update_index_tuples(rri, slot, estate, indexes) \
 	ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL, \
@@ -29,6 +31,8 @@ typedef TU_UpdateIndexes VdUpdateIndexes;
 #define vd_insert_index_tuples(rri, slot, estate, nodup, conflict, arbiters) \
 	ExecInsertIndexTuples(rri, slot, estate, false, nodup, conflict, arbiters, false)
 #else
+#define vd_function_aclcheck(oid, role, mode) pg_proc_aclcheck(oid, role, mode)
+#define vd_schema_aclcheck(oid, role, mode) pg_namespace_aclcheck(oid, role, mode)
 typedef bool VdUpdateIndexes;
 #define vd_update_index_tuples(rri, slot, estate, indexes) \
 	ExecInsertIndexTuples(rri, slot, estate, true, false, NULL, NIL)

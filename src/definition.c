@@ -418,6 +418,11 @@ read_subscribers(VdRoute *route)
 		route->subscribers = lappend(route->subscribers, column_text(i, 1));
 	MemoryContextSwitchTo(old);
 	read_end(&saved);
+	read_begin(&saved,
+			   "SELECT FROM voiding.handler WHERE $1 IN (completed_by, failed_by) LIMIT 1",
+			   1, &argtype, &arg);
+	route->ends_commands = SPI_processed > 0;
+	read_end(&saved);
 }
 
 /*

@@ -28,7 +28,6 @@
 #define BEHIND		(30 * 1000)	/* us until what was behind another message is looked at again */
 
 PG_FUNCTION_INFO_V1(voiding_dispatch);
-PG_FUNCTION_INFO_V1(voiding_command_failed);
 
 /* ---- failing ---- */
 
@@ -74,8 +73,8 @@ count(const VdMessage *m, Outcome outcome)
  * Call fn in a subtransaction. Returns its error, the subtransaction rolled
  * back, or NULL; errors that are about this session go on to the caller.
  */
-static ErrorData *
-attempt(void (*fn) (void *), void *arg)
+ErrorData *
+vd_attempt(void (*fn) (void *), void *arg)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -112,7 +111,7 @@ attempt(void (*fn) (void *), void *arg)
 static bool
 attempt_or_warn(void (*fn) (void *), void *arg, const char *what)
 {
-	ErrorData  *error = attempt(fn, arg);
+	ErrorData  *error = vd_attempt(fn, arg);
 
 	if (error)
 		ereport(WARNING,
@@ -127,11 +126,15 @@ command_failed(void *m)
 	vd_process_command_failed(m);
 }
 
+/* e: NULL when it has no error of its own: it ended the server */
 void
-vd_give_up(VdMessage *m, const char *sqlstate)
+vd_give_up(VdMessage *m, const char *sqlstate, const ErrorData *e)
 {
 	count(m, DEAD);
-	vd_outbox_dead(m, sqlstate);
+	if (vd_command_is(m))		/* its sender is told, and repairs it */
+		vd_command_fail(&m->id, sqlstate, e ? e->message : m->error, e ? e->hint : NULL);
+	else
+		vd_outbox_dead(m, sqlstate);
 	(void) attempt_or_warn(command_failed, m, "onError of a process");
 }
 
@@ -147,13 +150,13 @@ put_back(VdMessage *m, const ErrorData *e)
 	m->attempts++;
 	m->error = psprintf("%s: %s%s%s", sqlstate, e->message,
 						e->detail ? " -- " : "", e->detail ? e->detail : "");
-	if (m->attempts < vd_retry_limit)
+	if (m->attempts < vd_retry_limit && !vd_command_is_hopeless(m, e))
 	{
 		count(m, RETRIED);
 		vd_outbox_retry(m, next_attempt(m->attempts));
 	}
 	else
-		vd_give_up(m, sqlstate);
+		vd_give_up(m, sqlstate, e);
 	CommandCounterIncrement();
 }
 
@@ -216,6 +219,18 @@ typedef struct Range			/* messages lo .. hi - 1 of a batch */
 } Range;
 
 static void
+run_handler(VdMessage **set, int n, bool in_savepoint)
+{
+	VdAnswer	answer = {0};
+
+	vd_handler_run(set, n, in_savepoint, n == 1 && vd_command_is(set[0]) ? &answer : NULL);
+	CommandCounterIncrement();
+	for (int i = 0; i < n; i++)
+		if (vd_command_is(set[i]))
+			vd_command_handled(set[i], &answer);
+}
+
+static void
 run_all(void *arg)
 {
 	Range	   *r = arg;
@@ -230,12 +245,12 @@ run_all(void *arg)
 		CHECK_FOR_INTERRUPTS();
 		for (int j = i; j < r->hi && more; i = j++)
 		{
-			if (!b->skip[j] && take_out(b, j))
+			if (!b->skip[j] && take_out(b, j) && vd_command_begin(b->messages[j]))
 				set[n++] = b->messages[j];
 			more = j + 1 < r->hi && goes_with_next(b, j);
 		}
 		if (n > 0)
-			vd_handler_run(set, n, b->in_savepoint);
+			run_handler(set, n, b->in_savepoint);
 		CommandCounterIncrement();
 	}
 }
@@ -266,7 +281,7 @@ run_range(Batch *b, int lo, int hi)
 		memset(&b->skip[lo], true, hi - lo);
 		return;
 	}
-	error = attempt(run_all, &range);
+	error = vd_attempt(run_all, &range);
 	if (error == NULL)
 	{
 		for (int i = lo; i < hi; i++)
@@ -567,26 +582,4 @@ voiding_dispatch(PG_FUNCTION_ARGS)
 				 errmsg("dispatch() cannot be called inside a handler"),
 				 errhint("What the handler sends is handled after it.")));
 	PG_RETURN_INT32(dispatch(service, batch_size));
-}
-
-/*
- * voiding.command_failed(process_id uuid, message_id uuid, command text,
- * sent_in text, sent_at timestamptz, error text) RETURNS void, internal: tell
- * a process that a command of it was given up by hand.
- */
-Datum
-voiding_command_failed(PG_FUNCTION_ARGS)
-{
-	VdMessage	m = {0};
-
-	if (PG_ARGISNULL(3))
-		PG_RETURN_VOID();		/* it was no process that sent it */
-	m.correlation = *PG_GETARG_UUID_P(0);
-	m.id = *PG_GETARG_UUID_P(1);
-	m.type = text_to_cstring(PG_GETARG_TEXT_PP(2));
-	m.sent_in = text_to_cstring(PG_GETARG_TEXT_PP(3));
-	m.created_at = PG_GETARG_TIMESTAMPTZ(4);
-	m.error = text_to_cstring(PG_GETARG_TEXT_PP(5));
-	vd_process_command_failed(&m);
-	PG_RETURN_VOID();
 }

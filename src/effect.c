@@ -243,8 +243,11 @@ vd_effects_write(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool wr
 	vd_event_position(ev);
 	send_commands(p, fx->commands, ev);
 	vd_notify_add("process", p->state, &p->id);
-	if (final || p->failed)
-		vd_wake_waiters(&p->id);
 	CommandCounterIncrement();
+	if (fx->entered && (final || p->failed))
+	{
+		vd_wake_waiters(&p->id);
+		vd_command_settled(p, fx->entered, event);
+	}
 	emit_events(p, fx->emits, ev);
 }

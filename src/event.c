@@ -240,6 +240,8 @@ vd_event_append(VdEvent *ev)
 	if (route->listeners != NIL)
 		vd_process_react(ev, route);
 	vd_event_write(ev);
+	if (route->ends_commands)
+		vd_command_event(ev);
 }
 
 /* an event of the engine itself, stamped with a process's id */

@@ -1,8 +1,8 @@
 /*
  * handler.c
  *	  Calls a handler: an SQL function of a service, its arguments taken by
- *	  name from the message, run as the function's owner. One that takes a set
- *	  gets arrays, an element for each message, and is called once for many.
+ *	  name from the message (argument.c), run as the function's owner. One that
+ *	  takes a set is called once for many messages.
  *
  * The role is switched in a way that the handler cannot undo, search_path is
  * the service's schema with temporary objects last, and settings that it
@@ -13,17 +13,15 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "executor/executor.h"
 #include "executor/spi.h"
 #include "fmgr.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
-#include "utils/array.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -34,48 +32,43 @@
 #include "utils/timeout.h"
 
 #include "voiding.h"
-
-#define MAX_ARGS 32				/* create_command() and subscribe() see to it */
-
-typedef struct Argument
-{
-	char	   *name;
-	Oid			type;
-	Oid			base;			/* the type below a domain */
-	FmgrInfo	in;				/* its input function */
-	Oid			ioparam;
-} Argument;						/* of one that takes a set: of the elements */
-
-typedef struct Handler
-{
-	char	   *service;
-	char	   *type;
-	char	   *function;		/* signature; NULL: received outside */
-	bool		registered;
-	bool		takes_set;
-	bool		bound;			/* the rest is known */
-	FmgrInfo	fn;
-	Oid			owner;
-	bool		returns_set;
-	char	   *path;			/* search_path while it runs */
-	int			nargs;
-	Argument	args[MAX_ARGS];
-	int			ndefaults;		/* the last n arguments have one */
-} Handler;
+#include "handler.h"
 
 static VdMessage **current = NULL;	/* what the handler that runs was given */
 static int	ncurrent = 0;
+static bool has_begun = false;	/* a conversation, see vd_take_conversation() */
 Oid			vd_current_owner = InvalidOid;
 
 static MemoryContext cache = NULL;
 static List *handlers = NIL;
 static uint64 cached_generation = 0;
 static bool functions_changed = false;
+static MemoryContext outdated = NULL;	/* what was in the cache, while somebody runs it */
+static int	holders = 0;
 
 static void
 function_changed(Datum arg, int cacheid, uint32 hash)
 {
 	functions_changed = true;
+}
+
+/*
+ * While a handler runs, what is known of it stays, also when it asks for
+ * others and definitions have changed meanwhile. To be released in any case.
+ */
+void
+vd_handlers_hold(void)
+{
+	holders++;
+}
+
+void
+vd_handlers_release(void)
+{
+	if (--holders > 0 || outdated == NULL)
+		return;
+	MemoryContextDelete(outdated);
+	outdated = NULL;
 }
 
 /* drop everything when a definition or any function has changed */
@@ -93,15 +86,24 @@ refresh(void)
 	if (generation == cached_generation && !functions_changed)
 		return;
 	handlers = NIL;
-	MemoryContextReset(cache);
+	if (holders > 0)
+	{
+		if (outdated == NULL)
+			outdated = AllocSetContextCreate(CacheMemoryContext, "voiding outdated handlers",
+											 ALLOCSET_SMALL_SIZES);
+		MemoryContextSetParent(cache, outdated);
+		cache = AllocSetContextCreate(CacheMemoryContext, "voiding handlers", ALLOCSET_DEFAULT_SIZES);
+	}
+	else
+		MemoryContextReset(cache);
 	cached_generation = generation;
 	functions_changed = false;
 }
 
-static Handler *
+static VdHandler *
 read_handler(const char *service, const char *type)
 {
-	Handler    *h = MemoryContextAllocZero(cache, sizeof(Handler));
+	VdHandler  *h = MemoryContextAllocZero(cache, sizeof(VdHandler));
 	Oid			types[] = {TEXTOID, TEXTOID};
 	Datum		args[] = {CStringGetTextDatum(service), CStringGetTextDatum(type)};
 	VdIdentity	saved;
@@ -112,7 +114,7 @@ read_handler(const char *service, const char *type)
 	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
 	PushActiveSnapshot(GetLatestSnapshot());
 	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args("SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set"
+		SPI_execute_with_args("SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set, h.kind = 'query'"
 							  "  FROM voiding.handler h JOIN voiding.service s ON s.name = h.service"
 							  " WHERE h.service = $1 AND h.type = $2",
 							  2, types, args, NULL, true, 1) != SPI_OK_SELECT)
@@ -125,6 +127,7 @@ read_handler(const char *service, const char *type)
 		h->path = MemoryContextStrdup(cache, SPI_getvalue(SPI_tuptable->vals[0],
 														  SPI_tuptable->tupdesc, 2));
 		h->takes_set = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3) == 't';
+		h->is_query = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4) == 't';
 	}
 	SPI_finish();
 	PopActiveSnapshot();
@@ -132,11 +135,11 @@ read_handler(const char *service, const char *type)
 	return h;
 }
 
-static Handler *
+static VdHandler *
 find_handler(const char *service, const char *type)
 {
 	ListCell   *lc;
-	Handler    *h;
+	VdHandler  *h;
 	MemoryContext old;
 
 	refresh();
@@ -160,7 +163,7 @@ find_handler(const char *service, const char *type)
 bool
 vd_handler_is_here(const char *service, const char *type)
 {
-	Handler    *h = find_handler(service, type);
+	VdHandler  *h = find_handler(service, type);
 
 	return !h->registered || h->function != NULL;
 }
@@ -179,6 +182,19 @@ const VdMessage *
 vd_current_message(void)
 {
 	return ncurrent > 0 ? current[0] : NULL;
+}
+
+/*
+ * The first conversation that the handler of a sent command begins is the
+ * command's own: the process has its id. NULL: make a new id.
+ */
+const pg_uuid_t *
+vd_take_conversation(void)
+{
+	if (ncurrent != 1 || has_begun || !vd_command_is(current[0]))
+		return NULL;
+	has_begun = true;
+	return &current[0]->id;
 }
 
 /*
@@ -206,35 +222,7 @@ vd_cause_of(const pg_uuid_t *correlation, const char *subject)
 /* ---- binding to the function ---- */
 
 static void
-bind_argument(Argument *a, char *name, Oid type, bool takes_set)
-{
-	Oid			in;
-
-	if (takes_set)
-		type = get_base_element_type(type);
-	a->name = name;
-	a->type = type;
-	a->base = getBaseType(type);
-	getTypeInputInfo(type, &in, &a->ioparam);
-	fmgr_info_cxt(in, &a->in, cache);
-}
-
-static void
-bind_arguments(Handler *h, HeapTuple tup)
-{
-	Oid		   *types;
-	char	  **names;
-	char	   *modes;
-	int			n = get_func_arg_info(tup, &types, &names, &modes);
-
-	h->nargs = 0;
-	for (int i = 0; i < n && h->nargs < MAX_ARGS; i++)
-		if (modes == NULL || modes[i] == PROARGMODE_IN)
-			bind_argument(&h->args[h->nargs++], names ? names[i] : "", types[i], h->takes_set);
-}
-
-static void
-bind(Handler *h)
+bind(VdHandler *h)
 {
 	MemoryContext old;
 	VdIdentity	saved;
@@ -258,170 +246,144 @@ bind(Handler *h)
 	form = (Form_pg_proc) GETSTRUCT(tup);
 	h->owner = form->proowner;
 	h->ndefaults = form->pronargdefaults;
+	h->returns = form->prorettype;
 	h->returns_set = form->proretset;
-	bind_arguments(h, tup);
+	vd_bind_arguments(h, tup, cache);
 	ReleaseSysCache(tup);
 	fmgr_info_cxt(oid, &h->fn, cache);
 	MemoryContextSwitchTo(old);
 	h->bound = true;
 }
 
-/* ---- arguments ---- */
-
-/* a type's own name: "character" would mean character(1) */
-static char *
-type_name(Oid type)
+/*
+ * May the current role call this function? What PUBLIC may does not count: a
+ * handler runs with its owner's rights, and a new function is everybody's.
+ */
+static bool
+is_granted(Oid function, Oid owner)
 {
-	HeapTuple	tup = SearchSysCache1(TYPEOID, ObjectIdGetDatum(type));
-	Form_pg_type form;
-	char	   *name;
-
-	if (!HeapTupleIsValid(tup))
-		elog(ERROR, "cache lookup failed for type %u", type);
-	form = (Form_pg_type) GETSTRUCT(tup);
-	name = psprintf("%s.%s", quote_identifier(get_namespace_name(form->typnamespace)),
-					quote_identifier(NameStr(form->typname)));
-	ReleaseSysCache(tup);
-	return name;
-}
-
-/* the value of an expression, in the current context */
-static Datum
-evaluate(const char *expression, const Argument *a, Jsonb *parameter, bool *isnull)
-{
-	Oid			type = JSONBOID;
-	Datum		value = JsonbPGetDatum(parameter);
-	char	   *sql = psprintf("SELECT (%s)::%s", expression, type_name(a->type));
-	Datum		result;
-	int16		typlen;
-	bool		byval;
-
-	get_typlenbyval(a->type, &typlen, &byval);
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args(sql, parameter ? 1 : 0, &type, &value, NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not evaluate an argument");
-	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, isnull);
-	if (!*isnull)
-		result = SPI_datumTransfer(result, byval, typlen);
-	SPI_finish();
-	return result;
-}
-
-/* what the envelope gives where the payload says nothing */
-static char *
-envelope(const VdMessage *m, const char *name)
-{
-	if (strcmp(name, "correlation_id") == 0)
-		return vd_uuid_text(&m->correlation);
-	if (strcmp(name, "message_id") == 0)
-		return vd_uuid_text(&m->id);
-	if (strcmp(name, "causation_id") == 0)
-		return m->has_causation ? vd_uuid_text(&m->causation) : NULL;
-	if (strcmp(name, "source") == 0)
-		return m->source;
-	if (strcmp(name, "subject") == 0)
-		return m->aggregateid;
-	return NULL;
-}
-
-static Datum
-default_value(Handler *h, int i, const VdMessage *m, bool *isnull)
-{
-	LOCAL_FCINFO(fcinfo, 2);
-	Datum		d;
-
-	if (i < h->nargs - h->ndefaults)
-		ereport(ERROR,
-				(errcode(ERRCODE_VD_BAD_ARGUMENT),
-				 errmsg("message \"%s\" has no \"%s\", which its handler %s needs",
-						m->type, h->args[i].name, h->function),
-				 errhint("Give the argument a default, or send it: \"with\" of the command, a column of the event.")));
-	if (h->takes_set)
-	{
-		*isnull = true;
-		return (Datum) 0;
-	}
-	InitFunctionCallInfoData(*fcinfo, NULL, 2, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = ObjectIdGetDatum(h->fn.fn_oid);
-	fcinfo->args[1].value = Int32GetDatum(i + 1);
-	fcinfo->args[0].isnull = fcinfo->args[1].isnull = false;
-	d = pg_get_function_arg_default(fcinfo);
-	return evaluate(TextDatumGetCString(d), &h->args[i], NULL, isnull);
-}
-
-static Datum
-from_json(Argument *a, JsonbValue *v, bool *isnull)
-{
-	Jsonb	   *jb = JsonbValueToJsonb(v);
-
-	*isnull = false;
-	if (a->type == JSONBOID)
-		return JsonbPGetDatum(jb);
-	if (v->type == jbvBinary && (OidIsValid(get_element_type(a->base)) || type_is_rowtype(a->base)))
-		return evaluate(psprintf("(SELECT x FROM pg_catalog.jsonb_to_record(pg_catalog.jsonb_build_object('x', $1)) AS r(x %s))",
-								 type_name(a->base)), a, jb, isnull);
-	return InputFunctionCall(&a->in, JsonbToCString(NULL, &jb->root, VARSIZE(jb)), a->ioparam, -1);
-}
-
-/* argument i from the message: its payload, the envelope, or its default */
-static Datum
-argument(Handler *h, int i, const VdMessage *m, bool *isnull)
-{
-	Argument   *a = &h->args[i];
-	JsonbValue *v = vd_json_get(m->payload, a->name);
-	char	   *text = v ? NULL : envelope(m, a->name);
-
-	if (v == NULL && text == NULL)
-		return default_value(h, i, m, isnull);
-	if (v && v->type != jbvNull &&
-		(v->type == jbvBinary || a->base == JSONBOID || a->base == JSONOID))
-		return from_json(a, v, isnull);
-	if (v)
-		text = vd_json_text(v);
-	*isnull = text == NULL;
-	return InputFunctionCall(&a->in, text, a->ioparam, -1);
-}
-
-/* argument i of a set: an array with an element for each message */
-static Datum
-array_argument(Handler *h, int i, VdMessage **messages, int n)
-{
-	Argument   *a = &h->args[i];
-	Datum	   *values = palloc(sizeof(Datum) * n);
-	bool	   *nulls = palloc(sizeof(bool) * n);
-	int			lower = 1;
-	int16		typlen;
+	HeapTuple	tup = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	bool		granted = has_privs_of_role(GetUserId(), owner);
+	bool		isnull;
+	Datum		acl = SysCacheGetAttr(PROCOID, tup, Anum_pg_proc_proacl, &isnull);
+	Datum	   *items;
+	int			n = 0;
+	int16		len;
 	bool		byval;
 	char		align;
 
-	get_typlenbyvalalign(a->type, &typlen, &byval, &align);
-	for (int k = 0; k < n; k++)
-		values[k] = argument(h, i, messages[k], &nulls[k]);
-	return PointerGetDatum(construct_md_array(values, nulls, 1, &n, &lower, a->type,
-											  typlen, byval, align));
+	get_typlenbyvalalign(ACLITEMOID, &len, &byval, &align);
+	if (!isnull)
+		deconstruct_array(DatumGetArrayTypePCopy(acl), ACLITEMOID, len, byval, align, &items, NULL, &n);
+	for (int i = 0; i < n && !granted; i++)
+	{
+		AclItem    *item = DatumGetAclItemP(items[i]);
+
+		granted = item->ai_grantee != ACL_ID_PUBLIC && (ACLITEM_GET_PRIVS(*item) & ACL_EXECUTE) &&
+			has_privs_of_role(GetUserId(), item->ai_grantee);
+	}
+	ReleaseSysCache(tup);
+	return granted;
+}
+
+/*
+ * Who sends a command must have been granted EXECUTE on its handler, and it
+ * must be possible to call it with these arguments. One that is received
+ * outside is sent by those who may use the service's schema, and not looked
+ * into.
+ *
+ * Errors: 42501; VD22B.
+ */
+void
+vd_handler_check(VdMessage *m)
+{
+	VdHandler  *h = find_handler(m->destination, m->type);
+	char	   *schema;
+	NullableDatum values[VD_MAX_ARGS];
+	bool		allowed;
+
+	if (h->function)
+	{
+		bind(h);
+		allowed = is_granted(h->fn.fn_oid, h->owner);
+	}
+	else if (!vd_service(m->destination, NULL, &schema))
+		return;
+	else
+		allowed = vd_schema_aclcheck(get_namespace_oid(schema, false), GetUserId(),
+									 ACL_USAGE) == ACLCHECK_OK;
+	if (!allowed)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied to send command \"%s\"", m->type),
+				 h->function ? errhint("GRANT EXECUTE ON FUNCTION %s to its role; what PUBLIC may does not count.", h->function)
+				 : errhint("It needs USAGE on schema \"%s\".", schema)));
+	if (h->function)
+		vd_check_arguments(h, m, values);
+}
+
+static char *
+service_of_query(const char *name)
+{
+	Oid			type = TEXTOID;
+	Datum		arg = CStringGetTextDatum(name);
+	MemoryContext context = CurrentMemoryContext;
+	VdIdentity	saved;
+	char	   *service;
+
+	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute_with_args("SELECT service FROM voiding.handler WHERE kind = 'query' AND type = $1",
+							  1, &type, &arg, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read voiding.handler");
+	if (SPI_processed != 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("there is no query \"%.100s\"", name),
+				 errhint("SELECT voiding.create_query(...) makes one.")));
+	service = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	SPI_finish();
+	PopActiveSnapshot();
+	vd_return(&saved);
+	return service;
+}
+
+/* the function that answers a query. Errors: 42704. */
+VdHandler *
+vd_query_handler(const char *name)
+{
+	VdHandler  *h;
+	ListCell   *lc;
+	char	   *service;
+
+	refresh();
+	foreach(lc, handlers)
+	{
+		h = lfirst(lc);
+		if (h->is_query && strcmp(h->type, name) == 0)
+		{
+			bind(h);
+			return h;
+		}
+	}
+	service = service_of_query(name);
+	h = find_handler(service, name);
+	bind(h);
+	return h;
 }
 
 /* ---- calling ---- */
 
-/* a function that returns a set must be given a place for it; it is not looked at */
 static void
-expect_set(FunctionCallInfo fcinfo, ReturnSetInfo *set, EState *estate)
+take_answer(VdHandler *h, Datum value, VdAnswer *answer)
 {
-	Oid			type;
-	TupleDesc	desc = NULL;
-
-	if (get_func_result_type(fcinfo->flinfo->fn_oid, &type, &desc) == TYPEFUNC_SCALAR)
+	answer->result = JsonbValueToJsonb(vd_json_datum(value, false, h->returns, -1));
+	if (h->returns == UUIDOID)
 	{
-		desc = CreateTemplateTupleDesc(1);
-		TupleDescInitEntry(desc, 1, "value", type, -1, 0);
+		answer->process_id = *DatumGetUUIDP(value);
+		answer->has_process = true;
 	}
-	memset(set, 0, sizeof(*set));
-	set->type = T_ReturnSetInfo;
-	set->econtext = CreateExprContext(estate);
-	set->expectedDesc = desc;
-	set->allowedModes = SFRM_Materialize;
-	set->returnMode = SFRM_ValuePerCall;
-	fcinfo->resultinfo = (Node *) set;
 }
 
 /*
@@ -429,28 +391,31 @@ expect_set(FunctionCallInfo fcinfo, ReturnSetInfo *set, EState *estate)
  * the same name, planted by somebody who may create functions there.
  */
 static void
-call(Handler *h, VdMessage **messages, int n)
+call(VdHandler *h, VdMessage **messages, int n, VdAnswer *answer)
 {
-	LOCAL_FCINFO(fcinfo, MAX_ARGS);
-	ReturnSetInfo set;
-	EState	   *estate = NULL;
+	LOCAL_FCINFO(fcinfo, VD_MAX_ARGS);
+	JsonbValue *set;
 	bool		has_null = false;
+	Datum		value;
 
 	InitFunctionCallInfoData(*fcinfo, &h->fn, h->nargs, InvalidOid, NULL, NULL);
 	for (int i = 0; i < h->nargs; i++)
 	{
-		fcinfo->args[i].isnull = false;
-		fcinfo->args[i].value = h->takes_set ? array_argument(h, i, messages, n)
-			: argument(h, i, messages[0], &fcinfo->args[i].isnull);
+		fcinfo->args[i].value = vd_argument(h, i, messages, n, &fcinfo->args[i].isnull);
 		has_null |= fcinfo->args[i].isnull;
 	}
 	if (has_null && h->fn.fn_strict)
 		return;
 	if (h->returns_set)
-		expect_set(fcinfo, &set, estate = CreateExecutorState());
-	(void) FunctionCallInvoke(fcinfo);
-	if (estate)
-		FreeExecutorState(estate);
+	{
+		set = vd_call_for_set(fcinfo);
+		if (answer)
+			answer->result = JsonbValueToJsonb(set);
+		return;
+	}
+	value = FunctionCallInvoke(fcinfo);
+	if (answer && h->returns != VOIDOID && !fcinfo->isnull)
+		take_answer(h, value, answer);
 }
 
 /*
@@ -490,24 +455,26 @@ unlimit_time(void)
 /*
  * Run the handler of a message, or of n that go to one that takes a set. An
  * error is the caller's to catch, in a subtransaction; it leaves role and
- * settings as they were.
+ * settings as they were. answer: where to put what it returns, or NULL.
  */
 void
-vd_handler_run(VdMessage **messages, int n, bool in_savepoint)
+vd_handler_run(VdMessage **messages, int n, bool in_savepoint, VdAnswer *answer)
 {
-	Handler    *h = find_handler(messages[0]->destination, messages[0]->type);
+	VdHandler  *h = find_handler(messages[0]->destination, messages[0]->type);
 	VdIdentity	saved;
 
 	bind(h);
 	vd_become(&saved, h->owner, h->path);
+	vd_handlers_hold();
 	PG_TRY();
 	{
 		current = messages;
 		ncurrent = n;
+		has_begun = false;
 		vd_current_owner = h->owner;
 		limit_time();
 		PushActiveSnapshot(GetTransactionSnapshot());
-		call(h, messages, n);
+		call(h, messages, n, answer);
 		PopActiveSnapshot();
 		vd_fire_handlers_triggers(in_savepoint);
 		if (vd_am_worker)
@@ -516,6 +483,7 @@ vd_handler_run(VdMessage **messages, int n, bool in_savepoint)
 	PG_FINALLY();
 	{
 		unlimit_time();
+		vd_handlers_release();
 		ncurrent = 0;
 		vd_current_owner = InvalidOid;
 	}

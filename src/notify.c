@@ -294,6 +294,7 @@ vd_send_hints(void)
 		send("event", NULL, NULL);
 		send("process", NULL, NULL);
 		send("task", NULL, NULL);
+		send("command", NULL, NULL);
 	}
 	CommitTransactionCommand();
 	return true;

@@ -108,15 +108,13 @@ read_finished(TupleTableSlot *slot, void *arg)
 {
 	VdProcess  *p = arg;
 
-	slot_getallattrs(slot);
-	p->id = *DatumGetUUIDP(slot->tts_values[Pr_id]);
-	p->type = text_of(slot->tts_values[Pr_type]);
-	p->key = text_of(slot->tts_values[Pr_key]);
-	p->state = text_of(slot->tts_values[Pr_state]);
+	slot_getallattrs(slot);		/* its row begins like that of an active one */
+	from_row(p, slot->tts_values, slot->tts_isnull, &slot->tts_tid);
+	p->data = DatumGetJsonbPCopy(slot->tts_values[Pr_data]);
 	return false;
 }
 
-/* Is there such a process that has ended? Type, key and state of it. */
+/* Is there such a process that has ended? All of it but where it is. */
 bool
 vd_process_finished(const pg_uuid_t *id, VdProcess *p)
 {

@@ -44,22 +44,23 @@
 typedef struct TableInfo
 {
 	const char *name;
-	const char *key_index;		/* VdIdx_key, or NULL */
+	const char *index[2];		/* VdIdx_key and VdIdx_link, or NULL */
 	const char *add_partition;	/* partitioned: the function that adds one */
 	Oid			relid;
-	Oid			key_index_id;
+	Oid			index_id[2];
 } TableInfo;
 
 static TableInfo tables[VD_NTABLES] = {
 	[VD_EVENT] = {.name = "event", .add_partition = "add_event_partition"},
 	[VD_OUTBOX] = {.name = "outbox"},
 	[VD_DEAD_LETTER] = {.name = "dead_letter"},
-	[VD_PARKED_EVENT] = {.name = "parked_event", .key_index = "parked_event_key"},
-	[VD_ACTIVE_PROCESS] = {.name = "active_process", .key_index = "active_process_key"},
+	[VD_PARKED_EVENT] = {.name = "parked_event", .index = {"parked_event_key"}},
+	[VD_ACTIVE_PROCESS] = {.name = "active_process", .index = {"active_process_key"}},
 	[VD_FINISHED_PROCESS] = {.name = "finished_process",
 	.add_partition = "add_finished_partition"},
 	[VD_TIMER] = {.name = "timer"},
 	[VD_TRANSITION] = {.name = "transition"},
+	[VD_COMMAND] = {.name = "command", .index = {"command_key", "command_link"}},
 };
 
 static Oid	position_seq = InvalidOid;
@@ -139,8 +140,9 @@ relation_changed(Datum arg, Oid relid)
 		if (relid == InvalidOid || writers[i].relid == relid)
 			writers[i].valid = false;
 	for (int i = 0; i < VD_NTABLES; i++)
-		if (relid == InvalidOid || tables[i].relid == relid || tables[i].key_index_id == relid)
-			tables[i].relid = tables[i].key_index_id = InvalidOid;
+		if (relid == InvalidOid || tables[i].relid == relid ||
+			tables[i].index_id[0] == relid || tables[i].index_id[1] == relid)
+			tables[i].relid = tables[i].index_id[0] = tables[i].index_id[1] = InvalidOid;
 	if (relid == InvalidOid || relid == position_seq)
 		position_seq = InvalidOid;
 }
@@ -259,7 +261,7 @@ natts_of(VdTable table)
 	static const int natts[VD_NTABLES] = {
 		[VD_EVENT] = Ev_natts,[VD_OUTBOX] = Ob_natts,[VD_DEAD_LETTER] = Dl_natts,
 		[VD_PARKED_EVENT] = Pk_natts,[VD_ACTIVE_PROCESS] = Pr_natts,
-		[VD_FINISHED_PROCESS] = Fi_natts,[VD_TIMER] = Tm_natts,
+		[VD_FINISHED_PROCESS] = Fi_natts,[VD_TIMER] = Tm_natts,[VD_COMMAND] = Cm_natts,
 	};
 
 	return natts[table];
@@ -450,9 +452,9 @@ index_of(VdTable table, Relation rel, int indexno)
 
 	if (indexno == VdIdx_primary)
 		return vd_primary_index(rel);
-	if (!OidIsValid(t->key_index_id))
-		t->key_index_id = relation_by_name(t->key_index);
-	return t->key_index_id;
+	if (!OidIsValid(t->index_id[indexno - 1]))
+		t->index_id[indexno - 1] = relation_by_name(t->index[indexno - 1]);
+	return t->index_id[indexno - 1];
 }
 
 static void

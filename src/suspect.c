@@ -173,7 +173,7 @@ vd_suspects_count(void)
 		m->error = "57P02: the server or the worker ended while this message was being handled";
 		if (m->attempts >= Min(vd_retry_limit, CRASH_LIMIT))
 		{
-			vd_give_up(m, "57P02");
+			vd_give_up(m, "57P02", NULL);
 			continue;
 		}
 		vd_outbox_retry(m, vd_now());

@@ -31,6 +31,7 @@ char	   *vd_databases = NULL;
 int			vd_slow_down = 0;
 int			vd_handler_timeout = 30000;
 int			vd_look_every = 2000;
+static int	command_retention = 30;
 static char *redacting = NULL;
 
 void		_PG_init(void);
@@ -130,6 +131,11 @@ _PG_init(void)
 							"Seconds that the engine's clock is ahead, for tests of deadlines.",
 							NULL, &vd_clock_offset, 0, -INT_MAX, INT_MAX,
 							PGC_SUSET, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("voiding.command_retention",
+							"Days that maintain() keeps commands that have ended.",
+							"Then ten times as long a tombstone.",
+							&command_retention, 30, 1, 36500,
+							PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("voiding.notify",
 							 "Send hints with NOTIFY.",
 							 NULL, &vd_notify, true,

@@ -30,6 +30,8 @@
 
 /* Our SQLSTATEs; doc/errors.md lists them and a test compares. */
 #define ERRCODE_VD_NO_PROCESS			MAKE_SQLSTATE('V','D','0','4','B')
+#define ERRCODE_VD_OTHER_CONTENT		MAKE_SQLSTATE('V','D','0','9','E')
+#define ERRCODE_VD_GONE					MAKE_SQLSTATE('V','D','1','0','A')
 #define ERRCODE_VD_BAD_ARGUMENT			MAKE_SQLSTATE('V','D','2','2','B')
 #define ERRCODE_VD_BAD_WAIT				MAKE_SQLSTATE('V','D','2','5','A')
 
@@ -96,6 +98,7 @@ typedef enum VdTable
 	VD_FINISHED_PROCESS,
 	VD_TIMER,
 	VD_TRANSITION,
+	VD_COMMAND,
 	VD_NTABLES
 } VdTable;
 
@@ -162,11 +165,17 @@ enum
 {
 	Tm_process_id, Tm_name, Tm_state, Tm_due_at, Tm_held, Tm_natts
 };
-
-/* which unique index of a table; see store.c */
 enum
 {
-	VdIdx_primary = 0, VdIdx_key = 1
+	Cm_id, Cm_type, Cm_status, Cm_data, Cm_result, Cm_error, Cm_resource, Cm_process_id,
+	Cm_accepted_at, Cm_finished_at, Cm_caller, Cm_idempotency_key, Cm_not_before,
+	Cm_start_by, Cm_bucket, Cm_seq, Cm_xid, Cm_gone, Cm_natts
+};
+
+/* which index of a table; see store.c */
+enum
+{
+	VdIdx_primary = 0, VdIdx_key = 1, VdIdx_link = 2
 };
 
 /* ---- a row of the outbox ---- */
@@ -260,6 +269,7 @@ typedef struct VdRoute
 	char		type[VD_MAX_NAME + 1];	/* hash key */
 	List	   *listeners;		/* of VdListener, by name */
 	List	   *subscribers;	/* of char *: services */
+	bool		ends_commands;	/* it is the end of commands of some type */
 } VdRoute;
 
 extern const VdRoute *vd_route(const char *event_type);
@@ -389,8 +399,30 @@ extern void vd_notify_init(void);
 extern bool vd_send_hints(void);
 extern void vd_notify_add(const char *name, const char *type, const pg_uuid_t *id);
 
+/* ---- outcome.c: of commands that somebody waits for ---- */
+typedef struct VdAnswer			/* what a handler returned */
+{
+	Jsonb	   *result;			/* NULL: nothing */
+	bool		has_process;
+	pg_uuid_t	process_id;		/* a uuid that may be the id of a process */
+} VdAnswer;
+
+extern bool vd_command_is(const VdMessage *m);
+extern bool vd_command_begin(const VdMessage *m);
+extern void vd_command_handled(const VdMessage *m, VdAnswer *answer);
+extern bool vd_command_is_hopeless(const VdMessage *m, const ErrorData *e);
+extern void vd_command_fail(const pg_uuid_t *id, const char *sqlstate, const char *detail,
+							const char *hint);
+extern void vd_command_event(const VdEvent *ev);
+extern void vd_command_settled(const VdProcess *p, const VdState *state, Jsonb *event);
+
+/* ---- problem.c ---- */
+extern Jsonb *vd_problem(const char *sqlstate, const char *detail, const char *hint,
+						 const char *instance);
+
 /* ---- dispatch.c ---- */
-extern void vd_give_up(VdMessage *m, const char *sqlstate);
+extern ErrorData *vd_attempt(void (*fn) (void *), void *arg);
+extern void vd_give_up(VdMessage *m, const char *sqlstate, const ErrorData *e);
 extern int	vd_run_batch(List *messages);
 extern int	vd_contended;
 extern int	vd_run_timers(int limit, TimestampTz since);
@@ -408,7 +440,9 @@ extern const VdMessage *vd_cause_of(const pg_uuid_t *correlation, const char *su
 extern Oid	vd_current_owner;	/* of the handler that runs, or InvalidOid */
 extern bool vd_handler_is_here(const char *service, const char *type);
 extern bool vd_handler_takes_set(const char *service, const char *type);
-extern void vd_handler_run(VdMessage **messages, int n, bool in_savepoint);
+extern const pg_uuid_t *vd_take_conversation(void);
+extern void vd_handler_check(VdMessage *m);
+extern void vd_handler_run(VdMessage **messages, int n, bool in_savepoint, VdAnswer *answer);
 
 /* ---- guard.c ---- */
 extern void vd_guard_init(void);

@@ -11,14 +11,17 @@
 #include "access/genam.h"
 #include "access/table.h"
 #include "access/transam.h"
+#include "access/twophase.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "storage/condition_variable.h"
 #include "storage/latch.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
@@ -33,12 +36,18 @@
 
 #define FIRST_LOOK	1			/* ms; each look waits twice as long as the one before */
 #define LAST_LOOK	100
-#define SLEEP		1000		/* ms between looks of those who will be told */
+#define SLEEP		1000		/* ms until the first look of those who will be told; doubling */
+#define LAST_SLEEP	32000
 
 PG_FUNCTION_INFO_V1(voiding_wait_until_idle);
 PG_FUNCTION_INFO_V1(voiding_check_snapshot);
 PG_FUNCTION_INFO_V1(voiding_wait_settled);
 PG_FUNCTION_INFO_V1(voiding_await);
+PG_FUNCTION_INFO_V1(voiding_await_idle);
+PG_FUNCTION_INFO_V1(voiding_wait_final);
+PG_FUNCTION_INFO_V1(voiding_execute);
+
+extern Datum voiding_send_command(PG_FUNCTION_ARGS);
 
 static void
 refuse_in_writer(const char *name)
@@ -121,13 +130,39 @@ is_idle(Look *l)
 	return idle;
 }
 
-/* sleep until told through cv (NULL: nobody tells), at most ms */
-static void
-pause_for(ConditionVariable *cv, long ms)
+typedef struct Pause			/* between two looks of somebody who waits */
 {
-	if (cv != NULL)
+	ConditionVariable *cv;		/* through which one is told; NULL: nobody tells */
+	long		ms;
+	long		longest;
+} Pause;
+
+/* longest: of those who will be told, in ms. COMMIT PREPARED tells nobody. */
+static Pause
+begin_pauses(ConditionVariable *cv, long longest)
+{
+	Pause		p = {cv, Min(SLEEP, longest), longest};
+
+	if (cv == NULL)
+		p = (Pause) {NULL, FIRST_LOOK, LAST_LOOK};
+	else if (max_prepared_xacts > 0)
+		p.longest = p.ms;
+	if (cv)
+		ConditionVariablePrepareToSleep(cv);
+	return p;
+}
+
+/* sleep until told, or until the next look; not beyond the end */
+static void
+take_pause(Pause *p, TimestampTz end)
+{
+	long		left = Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end)) + 1;
+	long		ms = Min(p->ms, left);
+
+	p->ms = Min(p->ms * 2, p->longest);
+	if (p->cv != NULL)
 	{
-		(void) ConditionVariableTimedSleep(cv, ms, PG_WAIT_EXTENSION);
+		(void) ConditionVariableTimedSleep(p->cv, ms, PG_WAIT_EXTENSION);
 		return;
 	}
 	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
@@ -148,12 +183,6 @@ end_of_wait(FunctionCallInfo fcinfo, int arg)
 												   PG_GETARG_DATUM(arg)));
 }
 
-static long
-left(TimestampTz end)
-{
-	return Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), end)) + 1;
-}
-
 /*
  * voiding.wait_until_idle(timeout interval) RETURNS boolean: true when no
  * message is left for a handler here, those waiting for their next attempt
@@ -167,19 +196,14 @@ Datum
 voiding_wait_until_idle(PG_FUNCTION_ARGS)
 {
 	TimestampTz end = end_of_wait(fcinfo, 0);
-	ConditionVariable *cv = vd_waiters_of(&vd_idle);
+	Pause		pause;
 	Look		looks = {.from = {0}};
-	long		look = FIRST_LOOK;
 	bool		idle;
 
 	refuse_in_writer("wait_until_idle");
-	if (cv)
-		ConditionVariablePrepareToSleep(cv);
+	pause = begin_pauses(vd_waiters_of(&vd_idle), LAST_LOOK);
 	while (!(idle = is_idle(&looks)) && GetCurrentTimestamp() < end)
-	{
-		pause_for(cv, Min(cv ? LAST_LOOK : look, left(end)));
-		look = Min(look * 2, LAST_LOOK);
-	}
+		take_pause(&pause, end);
 	ConditionVariableCancelSleep();
 	PG_RETURN_BOOL(idle);
 }
@@ -212,22 +236,121 @@ is_settled(const pg_uuid_t *id)
 	return failed != 0;
 }
 
-static bool
-wait_settled(const pg_uuid_t *id, TimestampTz end)
-{
-	ConditionVariable *cv = vd_waiters_of(id);
-	long		look = FIRST_LOOK;
-	bool		settled;
+/* ---- commands ---- */
 
-	if (cv)
-		ConditionVariablePrepareToSleep(cv);
-	while (!(settled = is_settled(id)) && GetCurrentTimestamp() < end)
+static bool
+read_status(TupleTableSlot *slot, void *arg)
+{
+	slot_getallattrs(slot);
+	*(char **) arg = TextDatumGetCString(slot->tts_values[Cm_status]);
+	return false;
+}
+
+static char *
+command_status(const pg_uuid_t *id)
+{
+	VdKey		key = {UUIDOID, UUIDPGetDatum(id)};
+	char	   *status = NULL;
+
+	vd_scan(VD_COMMAND, VdIdx_primary, 1, &key, read_status, &status);
+	return status;
+}
+
+typedef struct Unseen
+{
+	const pg_uuid_t *conversation;
+	List	   *services;		/* of char * */
+	bool		found;
+} Unseen;
+
+static bool
+find_unseen(TupleTableSlot *slot, void *arg)
+{
+	Unseen	   *u = arg;
+	ListCell   *lc;
+
+	slot_getallattrs(slot);
+	if (!vd_uuid_equal(DatumGetUUIDP(slot->tts_values[Ob_correlation]), u->conversation))
+		return true;
+	foreach(lc, u->services)
+		u->found |= strcmp(TextDatumGetCString(slot->tts_values[Ob_destination]), lfirst(lc)) == 0;
+	return !u->found;
+}
+
+/* ---- waiting ---- */
+
+typedef struct Subject			/* what is waited for */
+{
+	pg_uuid_t	id;				/* of a command or a process; or vd_idle */
+	List	   *seen_by;		/* services that shall have handled all that belongs to it */
+	Look	   *looks;			/* until nothing is left to do */
+} Subject;
+
+/* is a command final, or a process settled? */
+static bool
+is_over(const Subject *s)
+{
+	char	   *status = s->looks ? NULL : command_status(&s->id);
+	Unseen		unseen = {&s->id, s->seen_by, false};
+
+	if (s->looks)
+		return is_idle(s->looks);
+	if (status == NULL)
+		return is_settled(&s->id);
+	if (strcmp(status, "accepted") == 0 || strcmp(status, "running") == 0)
+		return false;
+	if (s->seen_by != NIL)
+		vd_scan(VD_OUTBOX, VdIdx_primary, 0, NULL, find_unseen, &unseen);
+	return !unseen.found;
+}
+
+static bool
+wait_until_over(const Subject *s, TimestampTz end)
+{
+	Pause		pause = begin_pauses(vd_waiters_of(&s->id), s->seen_by ? LAST_LOOK : LAST_SLEEP);
+	bool		over;
+
+	while (!(over = is_over(s)) && GetCurrentTimestamp() < end)
+		take_pause(&pause, end);
+	ConditionVariableCancelSleep();
+	return over;
+}
+
+/*
+ * The same, without a snapshot while it sleeps: commits first, and again after
+ * each look. The last look's transaction is left open.
+ */
+static bool
+commit_and_wait(const Subject *s, TimestampTz end)
+{
+	Pause		pause;
+	bool		over;
+
+	SPI_commit();
+	pause = begin_pauses(vd_waiters_of(&s->id), s->looks ? LAST_LOOK : LAST_SLEEP);
+	for (;;)
 	{
-		pause_for(cv, Min(cv ? SLEEP : look, left(end)));
-		look = Min(look * 2, LAST_LOOK);
+		PushActiveSnapshot(GetLatestSnapshot());
+		over = is_over(s);
+		PopActiveSnapshot();
+		if (over || GetCurrentTimestamp() >= end)
+			break;
+		SPI_commit();
+		take_pause(&pause, end);
 	}
 	ConditionVariableCancelSleep();
-	return settled;
+	return over;
+}
+
+static void
+refuse_in_block(FunctionCallInfo fcinfo, const char *name, const char *instead)
+{
+	if (castNode(CallContext, fcinfo->context)->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("%s() cannot be called in a transaction block", name),
+				 errdetail("It commits before it sleeps."),
+				 errhint("Use %s there.", instead)));
 }
 
 /*
@@ -239,13 +362,48 @@ wait_settled(const pg_uuid_t *id, TimestampTz end)
 Datum
 voiding_wait_settled(PG_FUNCTION_ARGS)
 {
+	Subject		s = {.id = *PG_GETARG_UUID_P(0)};
+
 	refuse_in_writer("wait_for_process");
-	PG_RETURN_BOOL(wait_settled(PG_GETARG_UUID_P(0), end_of_wait(fcinfo, 1)));
+	PG_RETURN_BOOL(wait_until_over(&s, end_of_wait(fcinfo, 1)));
+}
+
+static List *
+names_argument(FunctionCallInfo fcinfo, int i)
+{
+	Datum	   *names;
+	bool	   *nulls;
+	int			n;
+	List	   *list = NIL;
+
+	if (PG_ARGISNULL(i))
+		return NIL;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(i), TEXTOID, -1, false, TYPALIGN_INT, &names, &nulls, &n);
+	for (int k = 0; k < n; k++)
+		if (!nulls[k])
+			list = lappend(list, TextDatumGetCString(names[k]));
+	return list;
 }
 
 /*
- * CALL voiding.await(process_id uuid, timeout interval): commits, then waits
- * until the process is settled, without a snapshot while it sleeps.
+ * voiding.wait_final(command_id uuid, timeout interval, seen_by text[])
+ * RETURNS boolean: what wait_for_command() waits with. Holds the caller's
+ * snapshot.
+ *
+ * Errors: VD25A, 22004.
+ */
+Datum
+voiding_wait_final(PG_FUNCTION_ARGS)
+{
+	Subject		s = {.id = *PG_GETARG_UUID_P(0),.seen_by = names_argument(fcinfo, 2)};
+
+	refuse_in_writer("wait_for_command");
+	PG_RETURN_BOOL(wait_until_over(&s, end_of_wait(fcinfo, 1)));
+}
+
+/*
+ * CALL voiding.await(id uuid, timeout interval): commits, then waits until the
+ * process is settled, or the command final, without a snapshot while it sleeps.
  *
  * Errors: 2D000 inside a transaction block; VD04B, 22004; 57014 when it took
  * longer than timeout.
@@ -253,42 +411,102 @@ voiding_wait_settled(PG_FUNCTION_ARGS)
 Datum
 voiding_await(PG_FUNCTION_ARGS)
 {
-	pg_uuid_t	id = *PG_GETARG_UUID_P(0);
+	Subject		s = {.id = *PG_GETARG_UUID_P(0)};
 	TimestampTz end = end_of_wait(fcinfo, 1);
-	ConditionVariable *cv = vd_waiters_of(&id);
-	long		look = FIRST_LOOK;
-	CallContext *context = castNode(CallContext, fcinfo->context);
 
-	if (context->atomic)
+	refuse_in_block(fcinfo, "await", "wait_for_process() or wait_for_command()");
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	if (!commit_and_wait(&s, end))
 		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
-				 errmsg("await() cannot be called in a transaction block"),
-				 errdetail("It commits before it sleeps."),
-				 errhint("Use wait_for_process() there.")));
-	if (cv)
-		ConditionVariablePrepareToSleep(cv);
-	for (;;)
-	{
-		bool		settled;
-
-		SPI_connect_ext(SPI_OPT_NONATOMIC);
-		PushActiveSnapshot(GetLatestSnapshot());
-		settled = is_settled(&id);
-		PopActiveSnapshot();
-		if (!settled && GetCurrentTimestamp() >= end)
-			ereport(ERROR,
-					(errcode(ERRCODE_QUERY_CANCELED),
-					 errmsg("process %s was not settled in time", vd_uuid_text(&id)),
-					 errdetail("It goes on.")));
-		SPI_commit();
-		SPI_finish();
-		if (settled)
-			break;
-		pause_for(cv, Min(cv ? SLEEP : look, left(end)));
-		look = Min(look * 2, LAST_LOOK);
-	}
-	ConditionVariableCancelSleep();
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("%s %s in time", vd_uuid_text(&s.id),
+						command_status(&s.id) ? "had no final status" : "was not settled"),
+				 errdetail("It goes on.")));
+	SPI_finish();
 	PG_RETURN_VOID();
+}
+
+/*
+ * CALL voiding.await_idle(timeout interval): what wait_until_idle() waits for,
+ * without a snapshot while it sleeps.
+ *
+ * Errors: 2D000 inside a transaction block; 22004; 57014 when it took longer
+ * than timeout.
+ */
+Datum
+voiding_await_idle(PG_FUNCTION_ARGS)
+{
+	Look		looks = {.from = {0}};
+	Subject		s = {.id = vd_idle,.looks = &looks};
+	TimestampTz end = end_of_wait(fcinfo, 0);
+
+	refuse_in_block(fcinfo, "await_idle", "wait_until_idle()");
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	if (!commit_and_wait(&s, end))
+		ereport(ERROR,
+				(errcode(ERRCODE_QUERY_CANCELED),
+				 errmsg("messages were still left at the end of the time")));
+	SPI_finish();
+	PG_RETURN_VOID();
+}
+
+/* the row of a command, as a value in the current context */
+static Datum
+command_row(const pg_uuid_t *id)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Oid			type = UUIDOID;
+	Datum		arg = UUIDPGetDatum(id);
+	HeapTuple	row;
+	Datum		result;
+	bool		isnull;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_execute_with_args("SELECT voiding.command_status($1)", 1, &type, &arg, NULL, true, 1) != SPI_OK_SELECT ||
+		SPI_processed != 1)
+		elog(ERROR, "could not read voiding.command");
+	MemoryContextSwitchTo(caller);
+	row = SPI_copytuple(SPI_tuptable->vals[0]);
+	result = SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull);
+	PopActiveSnapshot();
+	return result;
+}
+
+/*
+ * CALL voiding.execute(type text, data jsonb, timeout interval,
+ * idempotency_key text, INOUT command voiding.command): sends, commits, waits
+ * without a snapshot, returns the row as it is then.
+ *
+ * Errors: those of send_command(); 2D000 inside a transaction block; 22004.
+ */
+Datum
+voiding_execute(PG_FUNCTION_ARGS)
+{
+	LOCAL_FCINFO(send, 5);
+	MemoryContext caller = CurrentMemoryContext;
+	TimestampTz end = end_of_wait(fcinfo, 2);
+	Subject		s = {0};
+	TupleDesc	desc;
+	HeapTuple	row;
+	Datum		value;
+	bool		isnull = false;
+
+	refuse_in_block(fcinfo, "execute", "send_command(), and wait_for_command() after the commit");
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "execute() returns a row");
+	InitFunctionCallInfoData(*send, fcinfo->flinfo, 5, InvalidOid, NULL, NULL);
+	send->args[0] = fcinfo->args[0];
+	send->args[1] = fcinfo->args[1];
+	send->args[2] = fcinfo->args[3];
+	send->args[3].isnull = send->args[4].isnull = true;
+	s.id = *DatumGetUUIDP(voiding_send_command(send));
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	(void) commit_and_wait(&s, end);
+	value = command_row(&s.id);
+	MemoryContextSwitchTo(caller);
+	row = heap_form_tuple(BlessTupleDesc(desc), &value, &isnull);
+	SPI_finish();
+	return HeapTupleGetDatum(row);
 }
 
 static bool

@@ -94,7 +94,7 @@ counters() {                          # DATABASE
 # let voiding do what is requested; sets open
 finish() {                            # DATABASE
 	open=$(value "$1" 'SELECT count(*) FROM voiding.active_process')
-	[ "$(value "$1" "SELECT voiding.wait_until_idle('30 min')")" = t ] || fail "voiding did not finish"
+	value "$1" "CALL voiding.await_idle('30 min')" || fail "voiding did not finish"
 }
 
 finished() { value "$1" "SELECT count(*) FROM $([ "$1" = hand ] && echo hand || echo voiding).finished_process"; }
@@ -137,7 +137,7 @@ server_settings() {
 		max_wal_size = 8GB
 		checkpoint_timeout = 15min
 		track_io_timing = off
-		max_connections = 50
+		max_connections = 600
 	END
 }
 

@@ -101,6 +101,7 @@ new_database($old, 'bare');
 $old->safe_psql('bare', q{
   SELECT voiding.drop_process_type('document_voiding');
   SELECT voiding.drop_command(type) FROM voiding.handler WHERE kind = 'command';
+  SELECT voiding.drop_query(type) FROM voiding.handler WHERE kind = 'query';
   SELECT voiding.unsubscribe(type, service) FROM voiding.handler WHERE kind = 'event';
   SELECT voiding.drop_service('billing'), voiding.drop_service('reports');
   DROP SCHEMA billing, reports CASCADE;

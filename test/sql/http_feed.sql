@@ -1,0 +1,44 @@
+-- The feed and the stages of a command over http(), each request a
+-- transaction of its own, as a gateway asks.
+\set ECHO none
+\i test/lib/database.sql
+SET client_min_messages = warning;
+CREATE FUNCTION ask(method text, path text, body text DEFAULT NULL, headers jsonb DEFAULT '{}') RETURNS TABLE (status int, said jsonb, headers jsonb, wait jsonb)
+  LANGUAGE sql AS $$ SELECT a.status, a.body::jsonb, a.headers, a.wait FROM voiding.http(method, path, '{}', headers, body) a $$;
+CREATE FUNCTION changes(after text, n int DEFAULT 100) RETURNS TABLE (type text, status text, cursor text) LANGUAGE sql AS $$
+  SELECT e #>> '{command,type}', e #>> '{command,status}', e ->> 'cursor'
+    FROM ask('GET', '/commands/events?limit=' || n, NULL, jsonb_strip_nulls(jsonb_build_object('Last-Event-ID', after))) a,
+         jsonb_array_elements(a.said -> 'events') e $$;
+CALL test.by_hand();
+
+SELECT status, said ->> 'status' AS said, headers ->> 'Link' AS link FROM ask('POST', '/commands/IssueDocument', '{"document_id": "D1", "customer_id": "C1", "amount": 5}');
+SELECT status FROM ask('POST', '/commands/IssueDocument', '{"document_id": "D2", "customer_id": "C1", "amount": 7}');
+SELECT type, status FROM changes(NULL);
+SELECT cursor FROM changes(NULL, 1) \gset
+SELECT type, status FROM changes(:'cursor');
+SELECT cursor FROM changes(:'cursor') \gset
+SELECT type, status FROM changes(:'cursor');
+SELECT (said ->> 'cursor') = :'cursor' AS stays FROM ask('GET', '/commands/events', NULL, jsonb_build_object('Last-Event-ID', :'cursor'));
+CALL test.settle();
+SELECT type, status FROM changes(:'cursor');
+
+-- the whole story: voided with the report open, refused once it is published
+SELECT status, said ->> 'self' AS self FROM ask('POST', '/commands/VoidDocument', '{"document_id": "D1", "reason": "wrong"}', '{"Prefer": "return=representation, wait=5"}') \gset
+SELECT status, said ->> 'status' AS said, headers ? 'Retry-After' AS open FROM ask('GET', :'self' || '/result');
+CALL test.settle();
+SELECT status, said ->> 'status' AS document, headers ->> 'Content-Location' AS "where" FROM ask('GET', :'self' || '/result');
+SELECT status FROM ask('POST', '/commands/PublishReport', '{"customer_id": "C1"}');
+CALL test.settle();
+SELECT status, r ->> 'status' AS report, r ->> 'total' AS total FROM ask('GET', '/reports?customer_id=C1') a, jsonb_array_elements(a.said) r;
+SELECT status, said -> 'lines' AS lines FROM ask('GET', '/reports/1');
+SELECT said ->> 'self' AS self FROM ask('POST', '/commands/VoidDocument', '{"document_id": "D2"}') \gset
+CALL test.settle();
+SELECT status, said ->> 'status' AS said, said #>> '{error,code}' AS code, said #>> '{error,title}' AS title, said ->> 'process_id' = substr(:'self', 11) AS its_process FROM ask('GET', :'self');
+SELECT status, said ->> 'code' AS code FROM ask('GET', :'self' || '/result');
+SELECT said -> 'processes' -> 0 ->> 'process_id' AS process FROM ask('GET', '/processes?failed=true') \gset
+SELECT status, said ->> 'state' AS state FROM ask('GET', '/processes/' || :'process');
+SELECT status FROM ask('POST', format('/processes/%s/acknowledge', :'process'), '{"reason": "seen"}');
+SELECT status, said ->> 'state' AS state, said #>> '{history,-1,event}' AS last FROM ask('GET', '/processes/' || :'process');
+SELECT * FROM voiding.check_invariants();
+\c contrib_regression
+DROP DATABASE regress_voiding;
