@@ -26,7 +26,7 @@ CREATE TYPE voiding.http_answer AS (
 );
 COMMENT ON TYPE voiding.http_answer IS 'an answer; wait: what to wait for after the commit, and what to ask then';
 
-CREATE VIEW voiding.route (method, path, operation, query, takes, parameters, answers, summary) AS VALUES
+CREATE VIEW voiding.route AS SELECT * FROM (VALUES
   ('POST',   '/commands/{type}', 'command', NULL::text, 'object', '{not_before,start_by}'::text[], '{200,202}'::integer[],
    'send a command; its data is the body'),
   ('POST',   '/commands', 'send_many', NULL, 'array', '{}', '{202,207}',
@@ -58,7 +58,7 @@ CREATE VIEW voiding.route (method, path, operation, query, takes, parameters, an
   ('GET',    '/openapi.json', 'openapi', NULL, NULL, '{}', '{200}',
    'this document'),
   ('GET',    '/healthz', 'health', NULL, NULL, '{}', '{200}',
-   'is the database there?');
+   'is the database there?')) r (method, path, operation, query, takes, parameters, answers, summary);
 COMMENT ON VIEW voiding.route IS 'what http() serves: one row a route';
 
 CREATE FUNCTION voiding.http(method text, path text, query jsonb DEFAULT '{}', headers jsonb DEFAULT '{}', body text DEFAULT NULL)
