@@ -13,7 +13,6 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
 #include "voiding.h"
@@ -30,14 +29,6 @@ static MemoryContext cache = NULL;
 static List *types = NIL;
 static uint64 cached_generation = 0;
 
-static char *
-column(int i)
-{
-	char	   *v = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, i);
-
-	return v ? MemoryContextStrdup(cache, v) : NULL;
-}
-
 static VdCommandType *
 read_type(const char *name)
 {
@@ -47,24 +38,19 @@ read_type(const char *name)
 	VdIdentity	saved;
 
 	t->name = MemoryContextStrdup(cache, name);
-	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args("SELECT service, key, resource, completed_by, failed_by"
-							  " FROM voiding.handler WHERE kind = 'command' AND type = $1",
-							  1, &argtype, &arg, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read voiding.handler");
+	vd_read_begin(&saved,
+				  "SELECT service, key, resource, completed_by, failed_by"
+				  " FROM voiding.handler WHERE kind = 'command' AND type = $1",
+				  1, &argtype, &arg);
 	if (SPI_processed == 1)
 	{
-		t->service = column(1);
-		t->key = column(2);
-		t->resource = column(3);
-		t->completed_by = column(4);
-		t->failed_by = column(5);
+		t->service = vd_read_text(cache, 0, 1);
+		t->key = vd_read_text(cache, 0, 2);
+		t->resource = vd_read_text(cache, 0, 3);
+		t->completed_by = vd_read_text(cache, 0, 4);
+		t->failed_by = vd_read_text(cache, 0, 5);
 	}
-	SPI_finish();
-	PopActiveSnapshot();
-	vd_return(&saved);
+	vd_read_end(&saved);
 	return t;
 }
 
@@ -113,9 +99,7 @@ static void
 append_encoded(StringInfo s, const char *text)
 {
 	for (const unsigned char *c = (const unsigned char *) text; *c; c++)
-		if (isalnum(*c) && *c < 128)
-			appendStringInfoChar(s, *c);
-		else if (strchr("-._~", *c))
+		if ((isalnum(*c) && *c < 128) || strchr("-._~", *c))
 			appendStringInfoChar(s, *c);
 		else
 			appendStringInfo(s, "%%%02X", *c);

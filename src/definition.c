@@ -20,7 +20,6 @@
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "voiding.h"
 #include "shared.h"
@@ -90,35 +89,20 @@ voiding_definitions_changed(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
-/* ---- reading with SPI, as the engine, in the newest snapshot ---- */
+/* ---- reading ---- */
 
 static void
 read_begin(VdIdentity *saved, const char *sql, int nargs, Oid *types, Datum *values)
 {
-	vd_become(saved, vd_engine_owner(), "pg_catalog, pg_temp");
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read the definitions");
+	vd_read_begin(saved, sql, nargs, types, values);
 	open_cache();				/* reading may have brought news of a change */
 }
 
-static void
-read_end(const VdIdentity *saved)
-{
-	SPI_finish();
-	PopActiveSnapshot();
-	vd_return(saved);
-}
-
-/* column of the current result, copied to the current context, or NULL */
+/* column of the current result, copied to the cache, or NULL */
 static char *
 column_text(uint64 row, int col)
 {
-	char	   *v = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, col);
-	char	   *copy = v ? MemoryContextStrdup(cache, v) : NULL;
-
-	return copy;
+	return vd_read_text(cache, row, col);
 }
 
 static Jsonb *
@@ -320,7 +304,7 @@ read_definition(const char *type, int version)
 	read_states(def, column_jsonb(0, 3));
 	def->timers = read_timers(column_jsonb(0, 3));
 	MemoryContextSwitchTo(old);
-	read_end(&saved);
+	vd_read_end(&saved);
 
 	read_begin(&saved,
 			   "SELECT from_state, trigger, name, guard, to_state, actions"
@@ -333,7 +317,7 @@ read_definition(const char *type, int version)
 	if (generation == before)
 		definitions = lappend(definitions, def);
 	MemoryContextSwitchTo(old);
-	read_end(&saved);
+	vd_read_end(&saved);
 	return def;
 }
 
@@ -386,7 +370,7 @@ read_listeners(VdRoute *route)
 												 SPI_tuptable->tupdesc, 2));
 		starts[i] = column_bool(i, 3);
 	}
-	read_end(&saved);
+	vd_read_end(&saved);
 
 	for (int i = 0; i < n; i++)
 	{
@@ -417,12 +401,12 @@ read_subscribers(VdRoute *route)
 	for (uint64 i = 0; i < SPI_processed; i++)
 		route->subscribers = lappend(route->subscribers, column_text(i, 1));
 	MemoryContextSwitchTo(old);
-	read_end(&saved);
+	vd_read_end(&saved);
 	read_begin(&saved,
 			   "SELECT FROM voiding.handler WHERE $1 IN (completed_by, failed_by) LIMIT 1",
 			   1, &argtype, &arg);
 	route->ends_commands = SPI_processed > 0;
-	read_end(&saved);
+	vd_read_end(&saved);
 }
 
 /*
@@ -472,12 +456,10 @@ vd_service(const char *name, char **owner, char **schema)
 			   1, &argtype, &arg);
 	found = SPI_processed == 1;
 	if (found && owner)
-		*owner = MemoryContextStrdup(caller, SPI_getvalue(SPI_tuptable->vals[0],
-														  SPI_tuptable->tupdesc, 1));
+		*owner = vd_read_text(caller, 0, 1);
 	if (found && schema)
-		*schema = MemoryContextStrdup(caller, SPI_getvalue(SPI_tuptable->vals[0],
-														   SPI_tuptable->tupdesc, 2));
-	read_end(&saved);
+		*schema = vd_read_text(caller, 0, 2);
+	vd_read_end(&saved);
 	return found;
 }
 
@@ -494,9 +476,8 @@ vd_service_of_schema(const char *schema)
 	read_begin(&saved, "SELECT name FROM voiding.service WHERE schema = $1",
 			   1, &argtype, &arg);
 	if (SPI_processed == 1)
-		name = MemoryContextStrdup(caller, SPI_getvalue(SPI_tuptable->vals[0],
-														SPI_tuptable->tupdesc, 1));
-	read_end(&saved);
+		name = vd_read_text(caller, 0, 1);
+	vd_read_end(&saved);
 	return name;
 }
 
@@ -515,6 +496,6 @@ vd_service_names(void)
 		names = lappend(names, pstrdup(SPI_getvalue(SPI_tuptable->vals[i],
 													SPI_tuptable->tupdesc, 1)));
 	MemoryContextSwitchTo(old);
-	read_end(&saved);
+	vd_read_end(&saved);
 	return names;
 }

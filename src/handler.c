@@ -107,31 +107,23 @@ read_handler(const char *service, const char *type)
 	Oid			types[] = {TEXTOID, TEXTOID};
 	Datum		args[] = {CStringGetTextDatum(service), CStringGetTextDatum(type)};
 	VdIdentity	saved;
-	char	   *v;
 
 	h->service = MemoryContextStrdup(cache, service);
 	h->type = MemoryContextStrdup(cache, type);
-	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args("SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set, h.kind = 'query'"
-							  "  FROM voiding.handler h JOIN voiding.service s ON s.name = h.service"
-							  " WHERE h.service = $1 AND h.type = $2",
-							  2, types, args, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read voiding.handler");
+	vd_read_begin(&saved,
+				  "SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set, h.kind = 'query'"
+				  "  FROM voiding.handler h JOIN voiding.service s ON s.name = h.service"
+				  " WHERE h.service = $1 AND h.type = $2",
+				  2, types, args);
 	h->registered = SPI_processed == 1;
-	if (h->registered && (v = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1)))
-		h->function = MemoryContextStrdup(cache, v);
 	if (h->registered)
 	{
-		h->path = MemoryContextStrdup(cache, SPI_getvalue(SPI_tuptable->vals[0],
-														  SPI_tuptable->tupdesc, 2));
+		h->function = vd_read_text(cache, 0, 1);
+		h->path = vd_read_text(cache, 0, 2);
 		h->takes_set = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3) == 't';
 		h->is_query = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4) == 't';
 	}
-	SPI_finish();
-	PopActiveSnapshot();
-	vd_return(&saved);
+	vd_read_end(&saved);
 	return h;
 }
 
@@ -331,21 +323,15 @@ service_of_query(const char *name)
 	VdIdentity	saved;
 	char	   *service;
 
-	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args("SELECT service FROM voiding.handler WHERE kind = 'query' AND type = $1",
-							  1, &type, &arg, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read voiding.handler");
+	vd_read_begin(&saved, "SELECT service FROM voiding.handler WHERE kind = 'query' AND type = $1",
+				  1, &type, &arg);
 	if (SPI_processed != 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("there is no query \"%.100s\"", name),
 				 errhint("SELECT voiding.create_query(...) makes one.")));
-	service = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
-	SPI_finish();
-	PopActiveSnapshot();
-	vd_return(&saved);
+	service = vd_read_text(context, 0, 1);
+	vd_read_end(&saved);
 	return service;
 }
 

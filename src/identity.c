@@ -9,12 +9,14 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/value.h"
 #include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "voiding.h"
@@ -62,6 +64,36 @@ vd_return(const VdIdentity *saved)
 {
 	AtEOXact_GUC(false, saved->guc_level);
 	SetUserIdAndSecContext(saved->user, saved->sec);
+}
+
+/* ---- reading definitions: with SPI, as the engine, in the newest snapshot ---- */
+
+/* Run a query; its rows are in SPI_tuptable until vd_read_end(). */
+void
+vd_read_begin(VdIdentity *saved, const char *sql, int nargs, Oid *types, Datum *values)
+{
+	vd_become(saved, vd_engine_owner(), "pg_catalog, pg_temp");
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute_with_args(sql, nargs, types, values, NULL, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the definitions");
+}
+
+void
+vd_read_end(const VdIdentity *saved)
+{
+	SPI_finish();
+	PopActiveSnapshot();
+	vd_return(saved);
+}
+
+/* a column of a row that was read, copied to memory; NULL for null */
+char *
+vd_read_text(MemoryContext memory, uint64 row, int column)
+{
+	char	   *v = SPI_getvalue(SPI_tuptable->vals[row], SPI_tuptable->tupdesc, column);
+
+	return v ? MemoryContextStrdup(memory, v) : NULL;
 }
 
 /* ---- on whose behalf ---- */

@@ -10,7 +10,6 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 
 #include "voiding.h"
 #include "http.h"
@@ -213,15 +212,6 @@ kept_segments(const char *path)
 	return segments;
 }
 
-/* column i of row n of an answer of SPI, kept; NULL for null */
-static char *
-column(uint64 n, int i)
-{
-	char	   *v = SPI_getvalue(SPI_tuptable->vals[n], SPI_tuptable->tupdesc, i);
-
-	return v ? MemoryContextStrdup(cache, v) : NULL;
-}
-
 static void
 keep(List **list, void *what)
 {
@@ -294,34 +284,29 @@ read_all(void)
 {
 	VdIdentity	saved;
 
-	vd_become(&saved, vd_engine_owner(), "pg_catalog, pg_temp");
-	PushActiveSnapshot(GetLatestSnapshot());
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute("SELECT method, path, operation, query, takes FROM voiding.route", true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read voiding.route");
+	vd_read_begin(&saved, "SELECT method, path, operation, query, takes FROM voiding.route", 0, NULL, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		VdHttpRoute *r = MemoryContextAllocZero(cache, sizeof(VdHttpRoute));
 		MemoryContext old;
-		char	   *path = column(i, 2);
+		char	   *path = vd_read_text(cache, i, 2);
 
-		r->method = column(i, 1);
-		r->operation = column(i, 3);
-		r->query = column(i, 4);
-		r->takes = column(i, 5);
+		r->method = vd_read_text(cache, i, 1);
+		r->operation = vd_read_text(cache, i, 3);
+		r->query = vd_read_text(cache, i, 4);
+		r->takes = vd_read_text(cache, i, 5);
 		old = MemoryContextSwitchTo(cache);
 		r->segments = kept_segments(path);
 		MemoryContextSwitchTo(old);
 		keep(&routes, r);
 	}
-	if (SPI_execute("SELECT DISTINCT resource FROM voiding.handler WHERE kind = 'command' AND resource IS NOT NULL",
-					true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "could not read voiding.handler");
+	vd_read_end(&saved);
+	vd_read_begin(&saved,
+				  "SELECT DISTINCT resource FROM voiding.handler WHERE kind = 'command' AND resource IS NOT NULL",
+				  0, NULL, NULL);
 	for (uint64 i = 0; i < SPI_processed; i++)
-		read_address(column(i, 1));
-	SPI_finish();
-	PopActiveSnapshot();
-	vd_return(&saved);
+		read_address(vd_read_text(cache, i, 1));
+	vd_read_end(&saved);
 }
 
 static void

@@ -134,6 +134,9 @@ typedef struct VdIdentity
 
 extern void vd_become(VdIdentity *saved, Oid user, const char *path);
 extern void vd_return(const VdIdentity *saved);
+extern void vd_read_begin(VdIdentity *saved, const char *sql, int nargs, Oid *types, Datum *values);
+extern void vd_read_end(const VdIdentity *saved);
+extern char *vd_read_text(MemoryContext memory, uint64 row, int column);
 
 /* ---- columns of the engine's tables; the order is that of sql/ ---- */
 enum
