@@ -34,13 +34,11 @@ measure_told() {
 	local before pid
 	pgbench -n -f test/bench/asleep.pgbench -c "$sleepers" -j 4 -t 1 voiding >build/asleep.out 2>&1 &
 	pid=$!
-	while [ "$(value postgres "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CALL voiding.await%'")" -lt "$sleepers" ]; do
-		kill -0 $pid || { cat build/asleep.out >&2; fail 'sleepers failed'; }
-		sleep 0.2
-	done
-	sleep 5
+	wait_until postgres "(SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CALL voiding.await%') >= $sleepers" ||
+		{ cat build/asleep.out >&2; fail 'not all sleep'; }
+	sleep 5                               # they have looked twice; now nothing is to happen
 	before=$(sleepers_cpu)
-	sleep 10
+	sleep 10                              # the time that is measured
 	idle_cpu=$((($(sleepers_cpu) - before) / 10))
 	pgbench -n -M prepared -f test/bench/told.pgbench -c 8 -j 2 -R 200 -T $told_seconds voiding >build/pgbench.out 2>&1 ||
 		{ cat build/pgbench.out >&2; fail 'pgbench failed'; }

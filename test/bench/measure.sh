@@ -75,14 +75,21 @@ cpu() {
 			END { printf "%.0f\n", n * 1e6 / tick }'
 }
 
-# what the server has done so far; sessions count when they end: wait for that
-counters() {                          # DATABASE
+# until an SQL condition holds, 30 seconds at most
+wait_until() {                        # DATABASE CONDITION
 	value "$1" "DO \$\$ BEGIN
 		FOR i IN 1 .. 3000 LOOP
-			EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
-				AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker');
+			IF $2 THEN RETURN; END IF;
 			PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
-		END LOOP; END \$\$"
+		END LOOP;
+		RAISE 'it does not come';
+	END \$\$"
+}
+
+# what the server has done so far; sessions count when they end: wait for that
+counters() {                          # DATABASE
+	wait_until "$1" "NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()
+		AND pid <> pg_backend_pid() AND backend_type <> 'autovacuum worker')" || fail 'sessions do not end'
 	psql -XAtq -F ' ' -d "$1" -c "SELECT sum(n_tup_ins), sum(n_tup_upd), sum(n_tup_del), pg_current_wal_lsn() - '0/0',
 			(SELECT wal_fpi FROM pg_stat_wal),
 			(SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()),

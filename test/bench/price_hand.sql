@@ -2,16 +2,9 @@
 -- statements of the client's (item), or by a statement trigger (captured_item),
 -- and the insert alone (plain_item). search_path is the database's.
 
-CREATE TABLE item (
-  item_id    bigint PRIMARY KEY,
-  name       text NOT NULL,
-  amount     numeric NOT NULL,
-  state      text NOT NULL DEFAULT 'new',
-  changed_at timestamptz NOT NULL DEFAULT now()
-) WITH (fillfactor = 70);
+\ir price_item.sql
 CREATE TABLE plain_item (LIKE item INCLUDING ALL);
 CREATE TABLE captured_item (LIKE item INCLUDING ALL);
-INSERT INTO item (item_id, name, amount) SELECT i, 'item ' || i, i % 100000 / 100.0 FROM generate_series(1, 100000) i;
 
 -- one scan; the one inner query is cheaper than a second random id for each row
 CREATE FUNCTION write_events() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -13,13 +13,8 @@ hold_snapshot() {                     # DATABASE
 	PGAPPNAME=holder psql -XAtq -d "$1" -c 'BEGIN ISOLATION LEVEL REPEATABLE READ' -c 'SELECT count(*) FROM voiding.event' \
 		-c 'SELECT pg_sleep(86400)' >build/holder.out 2>&1 &
 	holder=$!
-	value "$1" "DO \$\$ BEGIN
-		FOR i IN 1 .. 1000 LOOP
-			IF EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'holder' AND query LIKE '%pg_sleep%') THEN RETURN; END IF;
-			PERFORM pg_sleep(0.01), pg_stat_clear_snapshot();
-		END LOOP;
-		RAISE 'nobody holds a snapshot';
-	END \$\$" || fail 'the snapshot is not held'
+	wait_until "$1" "EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'holder' AND query LIKE '%pg_sleep%')" ||
+		fail 'the snapshot is not held'
 }
 
 # how many transactions it is old
