@@ -45,7 +45,8 @@ COMMENT ON TABLE :"billing".aborted_voiding IS 'voidings that were aborted: what
 
 -- What a document may be and become, however it comes and changes. Triggers, not
 -- CHECK constraints: those are read and compiled anew by each statement, which
--- would be a quarter of the cost of asking for a voiding.
+-- would be a quarter of the cost of asking for a voiding. For the same reason
+-- conditions are arguments of the triggers of events, not WHEN clauses.
 CREATE FUNCTION :"billing".refuse_document() RETURNS trigger
   LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = :"billing", pg_temp
 AS $$
@@ -55,28 +56,25 @@ BEGIN
     USING ERRCODE = 'invalid_parameter_value', HINT = 'Issue it, then void it with void_document().';
 END $$;
 
+CREATE FUNCTION :"billing".refuse_change() RETURNS trigger
+  LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION 'document "%" has been issued and is not changed any more', OLD.document_id
+    USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Void it, and issue another one.';
+END $$;
+
+-- The change that clients wait for comes first, in one expression: PL/pgSQL
+-- prepares each of them anew in every transaction.
 CREATE FUNCTION :"billing".check_document() RETURNS trigger
   LANGUAGE plpgsql VOLATILE SET search_path = :"billing", pg_temp
 AS $$
-DECLARE
-  p record;
 BEGIN
-  IF (NEW.document_id, NEW.customer_id, NEW.kind, NEW.amount, NEW.currency)
-     IS DISTINCT FROM (OLD.document_id, OLD.customer_id, OLD.kind, OLD.amount, OLD.currency) THEN
-    RAISE EXCEPTION 'document "%" has been issued and is not changed any more', OLD.document_id
-      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Void it, and issue another one.';
+  IF OLD.status = 'issued' AND NEW.status = 'voiding_requested' AND NEW.voided_at IS NULL AND coalesce(length(NEW.void_reason), 0) <= 2000 THEN
+    RETURN NEW;
   ELSIF length(NEW.void_reason) > 2000 THEN
     RAISE EXCEPTION 'the reason for voiding document "%" has % characters', OLD.document_id, length(NEW.void_reason)
       USING ERRCODE = 'invalid_parameter_value', HINT = 'It may have 2000.';
-  ELSIF OLD.status = NEW.status THEN
-    NULL;
-  ELSIF OLD.status = 'issued' AND NEW.status = 'voiding_requested' THEN
-    -- a voiding that failed must be seen by a person before the next one
-    p := voiding.process_for('document_voiding', OLD.document_id);
-    IF p.failed THEN
-      PERFORM refuse_voiding(OLD.document_id, p.process_id, p.data);
-    END IF;
-    NEW.process_id := voiding.new_conversation();
   ELSIF OLD.status = 'voiding_requested' AND NEW.status = 'voided' THEN
     NEW.voided_at := coalesce(NEW.voided_at, clock_timestamp());
   ELSIF OLD.status = 'voiding_requested' AND NEW.status = 'issued' THEN
@@ -84,7 +82,7 @@ BEGIN
       RAISE EXCEPTION 'document "%" is being voided', OLD.document_id
         USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'abort_document_voiding() gives that up.';
     END IF;
-  ELSE
+  ELSIF OLD.status <> NEW.status AND NOT (OLD.status = 'issued' AND NEW.status = 'voiding_requested') THEN
     RAISE EXCEPTION 'document "%" cannot go from % to %', OLD.document_id, OLD.status, NEW.status
       USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'void_document() asks for a voiding.';
   END IF;
@@ -95,33 +93,30 @@ BEGIN
   RETURN NEW;
 END $$;
 
-CREATE FUNCTION :"billing".refuse_voiding(document_id text, process_id uuid, data jsonb) RETURNS void
-  LANGUAGE plpgsql IMMUTABLE SET search_path = :"billing", pg_temp
-AS $$
-BEGIN
-  RAISE EXCEPTION 'the last voiding of document "%" has failed and is not acknowledged', document_id
-    USING ERRCODE = 'VD09B', DETAIL = coalesce(data ->> 'failure', ''),
-          HINT = format('SELECT voiding.acknowledge_process_failure(''%s'', ''reason'');', process_id);
-END $$;
-
 CREATE TRIGGER check_document_insert BEFORE INSERT ON :"billing".document
   FOR EACH ROW WHEN (NOT (NEW.status = 'issued' AND NEW.voided_at IS NULL AND NEW.amount >= 0 AND NEW.amount < 'Infinity'
     AND NEW.document_id <> '' AND length(NEW.document_id) <= 200 AND NEW.customer_id <> '' AND length(NEW.customer_id) <= 200
     AND NEW.kind <> '' AND length(NEW.kind) <= 50))
   EXECUTE FUNCTION :"billing".refuse_document();
+CREATE TRIGGER check_document_change BEFORE UPDATE OF document_id, customer_id, kind, amount, currency ON :"billing".document
+  FOR EACH ROW WHEN (NEW.document_id IS DISTINCT FROM OLD.document_id OR NEW.customer_id IS DISTINCT FROM OLD.customer_id
+    OR NEW.kind IS DISTINCT FROM OLD.kind OR NEW.amount IS DISTINCT FROM OLD.amount OR NEW.currency IS DISTINCT FROM OLD.currency)
+  EXECUTE FUNCTION :"billing".refuse_change();
 CREATE TRIGGER check_document_update BEFORE UPDATE ON :"billing".document
   FOR EACH ROW EXECUTE FUNCTION :"billing".check_document();
+-- a voiding that failed must be seen by a person before the next one
+CREATE TRIGGER document_voiding_begins BEFORE UPDATE ON :"billing".document
+  FOR EACH ROW EXECUTE FUNCTION voiding.begin_conversation('process_id', '@becomes=status=voiding_requested',
+    '@process=document_voiding', '@subject=document_id');
 
 CREATE TRIGGER document_issued AFTER INSERT ON :"billing".document
   FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('DocumentIssued',
     'document_id', 'customer_id', 'kind', 'amount', 'currency', 'issued_at');
 CREATE TRIGGER document_voiding_requested AFTER UPDATE ON :"billing".document
-  FOR EACH ROW WHEN (OLD.status = 'issued' AND NEW.status = 'voiding_requested')
-  EXECUTE FUNCTION voiding.emit_event('DocumentVoidingRequested', '@correlation=process_id',
+  FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('DocumentVoidingRequested', '@becomes=status=voiding_requested', '@correlation=process_id',
     'document_id', 'customer_id', 'currency', 'reason=void_reason', 'requested_by');
 CREATE TRIGGER document_voided AFTER UPDATE ON :"billing".document
-  FOR EACH ROW WHEN (OLD.status = 'voiding_requested' AND NEW.status = 'voided')
-  EXECUTE FUNCTION voiding.emit_event('DocumentVoided', '@correlation=process_id', 'document_id', 'voided_at');
+  FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('DocumentVoided', '@becomes=status=voided', '@correlation=process_id', 'document_id', 'voided_at');
 CREATE TRIGGER document_voiding_aborted AFTER INSERT ON :"billing".aborted_voiding
   FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('DocumentVoidingAborted', '@correlation=process_id',
     'document_id', 'reason');
@@ -192,33 +187,28 @@ CREATE FUNCTION :"billing".void_document(document_id text, reason text DEFAULT N
 AS $$
 #variable_conflict use_column
 DECLARE
+  process uuid;
   d document;
-  p record;
 BEGIN
   LOOP
-    -- as it mostly is
+    -- as it mostly is; refused if the last voiding failed and nobody has acknowledged that
     UPDATE document x
        SET status = 'voiding_requested', void_reason = void_document.reason, requested_by = coalesce(voiding.sender(), voiding.caller())
      WHERE x.document_id = void_document.document_id AND x.status = 'issued'
-    RETURNING x.process_id INTO d.process_id;
+    RETURNING x.process_id INTO process;
     IF FOUND THEN
-      RETURN d.process_id;
+      RETURN process;
     END IF;
     SELECT * INTO d FROM document x WHERE x.document_id = void_document.document_id FOR UPDATE;
     IF NOT FOUND THEN
       RAISE EXCEPTION 'there is no document "%"', left(void_document.document_id, 200)
         USING ERRCODE = 'VD04A', HINT = 'Issue it first.';
     END IF;
-    IF d.status = 'voided' THEN
-      RETURN d.process_id;
-    END IF;
-    p := voiding.process_for('document_voiding', d.document_id);
-    IF p.failed THEN
-      PERFORM refuse_voiding(d.document_id, p.process_id, p.data);
-    ELSIF p.process_id = d.process_id THEN
+    IF d.status = 'voided' OR EXISTS (SELECT FROM voiding.process_for('document_voiding', d.document_id) p
+                                       WHERE p.process_id = d.process_id AND NOT p.failed) THEN
       RETURN d.process_id;
     ELSIF d.status = 'voiding_requested' THEN
-      -- the old voiding has ended, its abort is still on its way: do it first
+      -- the old voiding has ended or failed, its abort is still on its way: do it first
       PERFORM abort_document_voiding(d.document_id, d.process_id, 'a new voiding was requested');
     END IF;
   END LOOP;

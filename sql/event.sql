@@ -95,16 +95,12 @@ COMMENT ON FUNCTION voiding.do_redact_event(uuid, text) IS 'internal';
 CREATE FUNCTION voiding.emit_event() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_emit_event';
 COMMENT ON FUNCTION voiding.emit_event() IS
-  'capture trigger: emit_event(''EventType'', ''column'' or ''name=column'', ..., ''@subject=column'', ''@correlation=column'')';
+  'capture trigger: emit_event(''EventType'', ''column'' or ''name=column'', ..., ''@subject=column'', ''@correlation=column'', ''@becomes=column=value'')';
 
 CREATE FUNCTION voiding.begin_conversation() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_begin_conversation';
-CREATE FUNCTION voiding.new_conversation() RETURNS uuid
-  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_new_conversation';
-COMMENT ON FUNCTION voiding.new_conversation() IS
-  'a new process id, for a BEFORE trigger function of one''s own to put into the column that @correlation names';
 COMMENT ON FUNCTION voiding.begin_conversation() IS
-  'BEFORE trigger: puts a new correlation id, the id of the process that will start, into a column';
+  'BEFORE trigger: puts a new correlation id, the id of the process that will start, into a column: begin_conversation(''column'', ''@becomes=column=value'', ''@process=type'', ''@subject=column'')';
 
 CREATE FUNCTION voiding.emit(type text, subject text, data jsonb, source text DEFAULT NULL) RETURNS uuid
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_emit';

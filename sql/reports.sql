@@ -66,11 +66,9 @@ CREATE VIEW :"reports".report AS
 COMMENT ON VIEW :"reports".report IS 'reports with their totals: of an open one computed, of a published one as it was sent';
 
 CREATE TRIGGER report_published AFTER UPDATE ON :"reports".customer_report
-  FOR EACH ROW WHEN (OLD.status = 'open' AND NEW.status = 'published')
-  EXECUTE FUNCTION voiding.emit_event('ReportPublished', 'report_id', 'customer_id', 'currency', 'total');
+  FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('ReportPublished', '@becomes=status=published', 'report_id', 'customer_id', 'currency', 'total');
 CREATE TRIGGER marking_succeeded AFTER UPDATE ON :"reports".report_line
-  FOR EACH ROW WHEN (OLD.status = 'included' AND NEW.status = 'reserved')
-  EXECUTE FUNCTION voiding.emit_event('MarkingDocumentAsVoidedSucceeded', '@correlation=process_id',
+  FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('MarkingDocumentAsVoidedSucceeded', '@becomes=status=reserved', '@correlation=process_id',
     'document_id', 'report_id=reserved_from', 'amount');
 CREATE TRIGGER marking_failed AFTER INSERT ON :"reports".refusal
   FOR EACH ROW WHEN (NOT NEW.aborted)

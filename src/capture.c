@@ -15,16 +15,17 @@
 #include "commands/trigger.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/typcache.h"
 
 #include "voiding.h"
 
 PG_FUNCTION_INFO_V1(voiding_emit_event);
 PG_FUNCTION_INFO_V1(voiding_begin_conversation);
-PG_FUNCTION_INFO_V1(voiding_new_conversation);
 
 typedef struct CaptureColumn
 {
@@ -40,13 +41,16 @@ typedef struct Capture			/* what a trigger captures; one per trigger */
 	Oid			relid;
 	uint64		generation;		/* of the definitions, when it was made */
 	bool		valid;
-	char	   *type;
+	char	   *type;			/* of the event; of the process that is to begin, or NULL */
 	char	   *source;
 	int			ncolumns;
 	CaptureColumn *columns;
 	MemoryContext memory;		/* of the strings and columns */
 	int			subject;		/* attno */
 	int			correlation;	/* attno, or 0 */
+	int			becomes;		/* attno; it counts only when this column becomes ... */
+	Datum		wanted;			/* ... this value */
+	TypeCacheEntry *wanted_type;	/* (the backend keeps it) */
 } Capture;
 
 static HTAB *captures = NULL;
@@ -74,7 +78,20 @@ column_number(Relation rel, const char *name)
 				 errmsg("column \"%s\" of relation \"%s\" does not exist",
 						name, RelationGetRelationName(rel)),
 				 errdetail("A trigger of emit_event() or begin_conversation() names it."),
-				 errhint("Arguments are the event type, then columns (\"name\" or \"name=column\"), \"@subject=column\" and \"@correlation=column\".")));
+				 errhint("Arguments are the event type, then columns (\"name\" or \"name=column\"), \"@subject=column\", \"@correlation=column\" and \"@becomes=column=value\".")));
+	return attno;
+}
+
+static int
+uuid_column(Relation rel, const char *name)
+{
+	int			attno = column_number(rel, name);
+
+	if (get_atttype(RelationGetRelid(rel), attno) != UUIDOID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" cannot hold a correlation id: it is not of type uuid",
+						name)));
 	return attno;
 }
 
@@ -91,6 +108,29 @@ add_column(Capture *c, Relation rel, const char *name, const char *column)
 	col->typmod = att->atttypmod;
 }
 
+/* "column=value" */
+static void
+capture_becomes(Capture *c, Relation rel, const char *arg)
+{
+	const char *equals = strchr(arg, '=');
+	char	   *value = equals ? pstrdup(equals + 1) : NULL;
+	Form_pg_attribute att;
+	Oid			input,
+				param;
+
+	c->becomes = column_number(rel, equals ? pnstrdup(arg, equals - arg) : arg);
+	att = TupleDescAttr(RelationGetDescr(rel), c->becomes - 1);
+	c->wanted_type = lookup_type_cache(att->atttypid, TYPECACHE_EQ_OPR_FINFO);
+	if (value == NULL || !OidIsValid(c->wanted_type->eq_opr_finfo.fn_oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("\"@becomes=%s\" names no value that column \"%s\" can be compared with",
+						arg, NameStr(att->attname)),
+				 errhint("\"@becomes=column=value\"")));
+	getTypeInputInfo(att->atttypid, &input, &param);
+	c->wanted = OidInputFunctionCall(input, value, param, att->atttypmod);
+}
+
 static void
 capture_argument(Capture *c, Relation rel, const char *arg)
 {
@@ -99,14 +139,9 @@ capture_argument(Capture *c, Relation rel, const char *arg)
 	if (strncmp(arg, "@subject=", 9) == 0)
 		c->subject = column_number(rel, arg + 9);
 	else if (strncmp(arg, "@correlation=", 13) == 0)
-	{
-		c->correlation = column_number(rel, arg + 13);
-		if (get_atttype(RelationGetRelid(rel), c->correlation) != UUIDOID)
-			ereport(ERROR,
-					(errcode(ERRCODE_DATATYPE_MISMATCH),
-					 errmsg("column \"%s\" cannot hold a correlation id: it is not of type uuid",
-							arg + 13)));
-	}
+		c->correlation = uuid_column(rel, arg + 13);
+	else if (strncmp(arg, "@becomes=", 9) == 0)
+		capture_becomes(c, rel, arg + 9);
 	else if (equals)
 		add_column(c, rel, pnstrdup(arg, equals - arg), equals + 1);
 	else
@@ -164,7 +199,6 @@ fill_capture(Capture *c, TriggerData *td)
 						trg->tgname, RelationGetRelationName(rel)),
 				 errhint("CREATE TRIGGER ... EXECUTE FUNCTION voiding.emit_event('EventType', 'column', ...)")));
 	vd_event_check_type(trg->tgargs[0]);
-	c->relid = RelationGetRelid(rel);
 	c->type = pstrdup(trg->tgargs[0]);
 	c->source = source_of(rel);
 	c->columns = palloc(sizeof(CaptureColumn) *
@@ -175,13 +209,34 @@ fill_capture(Capture *c, TriggerData *td)
 		capture_all_columns(c, rel);
 	if (c->subject == 0)
 		c->subject = c->columns[0].attno;
-	c->generation = vd_definitions_generation();
-	c->valid = true;
+}
+
+/* the same for begin_conversation(): where the id goes, and for what */
+static void
+fill_begin(Capture *c, TriggerData *td)
+{
+	Relation	rel = td->tg_relation;
+	Trigger    *trg = td->tg_trigger;
+	bool		wrong = trg->tgnargs < 1 || TRIGGER_FIRED_BY_DELETE(td->tg_event);
+
+	for (int i = 1; i < trg->tgnargs && !wrong; i++)
+		if (strncmp(trg->tgargs[i], "@process=", 9) == 0)
+			c->type = pstrdup(trg->tgargs[i] + 9);
+		else if (strncmp(trg->tgargs[i], "@becomes=", 9) == 0 || strncmp(trg->tgargs[i], "@subject=", 9) == 0)
+			capture_argument(c, rel, trg->tgargs[i]);
+		else
+			wrong = true;
+	if (wrong || (c->type != NULL) != (c->subject != 0))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("begin_conversation() takes a column, and no DELETE"),
+				 errhint("More arguments can be \"@becomes=column=value\", and \"@process=type\" with \"@subject=column\".")));
+	c->correlation = uuid_column(rel, trg->tgargs[0]);
 }
 
 /* What this trigger captures: worked out once, and again when something changes. */
 static Capture *
-capture_of(TriggerData *td)
+capture_of(TriggerData *td, void (*fill) (Capture *, TriggerData *))
 {
 	Oid			id = td->tg_trigger->tgoid;
 	Capture		fresh = {0};
@@ -199,7 +254,10 @@ capture_of(TriggerData *td)
 	c = hash_search(captures, &id, HASH_FIND, NULL);
 	if (c != NULL && c->valid && c->generation == vd_definitions_generation())
 		return c;
-	fill_capture(&fresh, td);	/* may fail; then nothing is remembered */
+	fill(&fresh, td);			/* may fail; then nothing is remembered */
+	fresh.relid = RelationGetRelid(td->tg_relation);
+	fresh.generation = vd_definitions_generation();
+	fresh.valid = true;
 	c = hash_search(captures, &id, HASH_ENTER, &found);
 	if (found)					/* a row further out may be using it */
 		MemoryContextSetParent(c->memory, TopTransactionContext);
@@ -208,8 +266,10 @@ capture_of(TriggerData *td)
 										 ALLOCSET_SMALL_SIZES);
 	*c = fresh;
 	old = MemoryContextSwitchTo(c->memory);
-	c->type = pstrdup(fresh.type);
-	c->source = pstrdup(fresh.source);
+	c->type = fresh.type ? pstrdup(fresh.type) : NULL;
+	c->source = fresh.source ? pstrdup(fresh.source) : NULL;
+	if (fresh.becomes)
+		c->wanted = datumCopy(fresh.wanted, fresh.wanted_type->typbyval, fresh.wanted_type->typlen);
 	c->columns = palloc(sizeof(CaptureColumn) * fresh.ncolumns);
 	for (int i = 0; i < fresh.ncolumns; i++)
 	{
@@ -272,6 +332,29 @@ capture_row(const Capture *c, HeapTuple tuple, TupleDesc desc)
 	vd_event_append(&ev);
 }
 
+static bool
+is_wanted(const Capture *c, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		d = heap_getattr(tuple, c->becomes, desc, &isnull);
+	Oid			collation = TupleDescAttr(desc, c->becomes - 1)->attcollation;
+
+	return !isnull && DatumGetBool(FunctionCall2Coll(&c->wanted_type->eq_opr_finfo, collation, d, c->wanted));
+}
+
+/* Does the change count? Cheaper than WHEN, which each statement reads and compiles anew. */
+static bool
+counts(const Capture *c, TriggerData *td)
+{
+	TupleDesc	desc = RelationGetDescr(td->tg_relation);
+
+	if (c->becomes == 0)
+		return true;
+	if (TRIGGER_FIRED_BY_UPDATE(td->tg_event))
+		return is_wanted(c, td->tg_newtuple, desc) && !is_wanted(c, td->tg_trigtuple, desc);
+	return TRIGGER_FIRED_BY_INSERT(td->tg_event) && is_wanted(c, td->tg_trigtuple, desc);
+}
+
 static void
 check_trigger(FunctionCallInfo fcinfo, bool after, const char *name)
 {
@@ -287,12 +370,15 @@ check_trigger(FunctionCallInfo fcinfo, bool after, const char *name)
 
 /*
  * voiding.emit_event(type, [column | name=column | @subject=column |
- * @correlation=column] ...): AFTER ROW trigger on any table. The event's data
- * are the columns named (all, when none is); its subject is the first of them
- * unless @subject says otherwise. For DELETE it is the old row.
+ * @correlation=column | @becomes=column=value] ...): AFTER ROW trigger on any
+ * table. The event's data are the columns named (all, when none is); its
+ * subject is the first of them unless @subject says otherwise. For DELETE it
+ * is the old row. With @becomes only when a row is inserted with this value,
+ * or updated to it from another.
  *
- * Errors: 42703 unknown column; 22023 no or too long type or subject; 22004
- * null subject; 39P01 not an AFTER ROW trigger. Locks the process it moves.
+ * Errors: 42703 unknown column; 22023 no or too long type or subject, nothing
+ * to compare with; 22004 null subject; 39P01 not an AFTER ROW trigger. Locks
+ * the process it moves.
  */
 Datum
 voiding_emit_event(PG_FUNCTION_ARGS)
@@ -301,68 +387,51 @@ voiding_emit_event(PG_FUNCTION_ARGS)
 	MemoryContext old,
 				row;
 	HeapTuple	tuple;
+	Capture    *c;
 
 	check_trigger(fcinfo, true, "emit_event");
+	c = capture_of(td, fill_capture);
+	if (!counts(c, td))
+		return PointerGetDatum(NULL);
 	tuple = TRIGGER_FIRED_BY_UPDATE(td->tg_event) ? td->tg_newtuple : td->tg_trigtuple;
 	row = AllocSetContextCreate(CurrentMemoryContext, "voiding event", ALLOCSET_DEFAULT_SIZES);
 	old = MemoryContextSwitchTo(row);
-	capture_row(capture_of(td), tuple, RelationGetDescr(td->tg_relation));
+	capture_row(c, tuple, RelationGetDescr(td->tg_relation));
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(row);
 	return PointerGetDatum(NULL);
 }
 
-static void
-begin(void)
-{
-	const pg_uuid_t *id = vd_take_conversation();
-
-	vd_last_begun = id ? *id : vd_uuid_new();
-}
-
 /*
- * voiding.begin_conversation(column): BEFORE ROW trigger; puts a new
- * correlation id into the column (uuid). Give emit_event() the same column as
- * @correlation: a process that its event starts has this id.
+ * voiding.begin_conversation(column, [@becomes=column=value], [@process=type,
+ * @subject=column]): BEFORE ROW trigger; puts a new correlation id into the
+ * column (uuid). Give emit_event() the same column as @correlation: a process
+ * that its event starts has this id. @process and @subject: a failed process
+ * of this type and key must have been acknowledged first.
+ *
+ * Errors: as above; VD09B the failure is not acknowledged.
  */
 Datum
 voiding_begin_conversation(PG_FUNCTION_ARGS)
 {
 	TriggerData *td = (TriggerData *) fcinfo->context;
+	TupleDesc	desc;
 	HeapTuple	tuple;
+	const pg_uuid_t *id;
 	Datum		value;
 	bool		isnull = false;
-	int			attno;
+	Capture    *c;
 
 	check_trigger(fcinfo, false, "begin_conversation");
-	if (td->tg_trigger->tgnargs != 1 || TRIGGER_FIRED_BY_DELETE(td->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("begin_conversation() takes one argument, a column, and no DELETE")));
-	attno = column_number(td->tg_relation, td->tg_trigger->tgargs[0]);
-	if (get_atttype(RelationGetRelid(td->tg_relation), attno) != UUIDOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" cannot hold a correlation id: it is not of type uuid",
-						td->tg_trigger->tgargs[0])));
+	desc = RelationGetDescr(td->tg_relation);
 	tuple = TRIGGER_FIRED_BY_UPDATE(td->tg_event) ? td->tg_newtuple : td->tg_trigtuple;
-	begin();
+	c = capture_of(td, fill_begin);
+	if (!counts(c, td))
+		return PointerGetDatum(tuple);
+	if (c->type != NULL)
+		vd_process_check_acknowledged(c->type, captured_subject(c, tuple, desc));
+	id = vd_take_conversation();
+	vd_last_begun = id ? *id : vd_uuid_new();
 	value = UUIDPGetDatum(&vd_last_begun);
-	tuple = heap_modify_tuple_by_cols(tuple, RelationGetDescr(td->tg_relation), 1,
-									  &attno, &value, &isnull);
-	return PointerGetDatum(tuple);
-}
-
-/*
- * voiding.new_conversation() RETURNS uuid: the same for a trigger function of
- * one's own, to put into the column.
- */
-Datum
-voiding_new_conversation(PG_FUNCTION_ARGS)
-{
-	pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
-
-	begin();
-	*id = vd_last_begun;
-	PG_RETURN_UUID_P(id);
+	return PointerGetDatum(heap_modify_tuple_by_cols(tuple, desc, 1, &c->correlation, &value, &isnull));
 }

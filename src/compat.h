@@ -43,11 +43,11 @@ typedef bool VdUpdateIndexes;
 #endif
 
 #if PG_VERSION_NUM >= 180000
-#define vd_check_index_constraints(rri, slot, estate, tid) \
-	ExecCheckIndexConstraints(rri, slot, estate, tid, NULL, NIL)
+#define vd_check_index_constraints(rri, slot, estate, tid, arbiters) \
+	ExecCheckIndexConstraints(rri, slot, estate, tid, NULL, arbiters)
 #else
-#define vd_check_index_constraints(rri, slot, estate, tid) \
-	ExecCheckIndexConstraints(rri, slot, estate, tid, NIL)
+#define vd_check_index_constraints(rri, slot, estate, tid, arbiters) \
+	ExecCheckIndexConstraints(rri, slot, estate, tid, arbiters)
 #endif
 
 #if PG_VERSION_NUM >= 170000

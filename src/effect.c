@@ -195,7 +195,7 @@ finish(VdProcess *p, VdState *state, Jsonb *event, Datum *row, bool *row_nulls)
 	VdScope		scope = vd_scope(p, event);
 	Datum		v[Fi_natts];
 	bool		n[Fi_natts] = {false};
-	char	   *reason = state->reason ? vd_json_text(vd_json_value(state->reason, &scope)) : NULL;
+	char	   *reason = vd_state_reason(state, &scope);
 
 	memcpy(v, row, sizeof(Datum) * Pr_natts);
 	memcpy(n, row_nulls, sizeof(bool) * Pr_natts);

@@ -239,8 +239,7 @@ end_of(const VdProcess *p, const VdState *state, Jsonb *event)
 		return end;
 	if (state == NULL)
 		state = vd_definition_state(vd_definition(p->type, p->version), p->state);
-	if (state->reason)
-		end.reason = vd_json_text(vd_json_value(state->reason, &scope));
+	end.reason = vd_state_reason(state, &scope);
 	return end;
 }
 

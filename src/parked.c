@@ -12,11 +12,13 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/xid8.h"
@@ -169,6 +171,17 @@ by_position(const ListCell *a, const ListCell *b)
 	return x < y ? -1 : x > y;
 }
 
+/* mostly the table has no page at all; to ask that is much cheaper than to look for a row */
+static bool
+nothing_parked(void)
+{
+	Relation	rel = table_open(vd_table_oid(VD_PARKED_EVENT), AccessShareLock);
+	bool		empty = RelationGetNumberOfBlocks(rel) == 0;
+
+	table_close(rel, NoLock);
+	return empty;
+}
+
 /* what is parked for this process or for its key, oldest first */
 static List *
 parked_for(const VdProcess *p)
@@ -178,6 +191,8 @@ parked_for(const VdProcess *p)
 	List	   *mine = NIL;
 	ListCell   *lc;
 
+	if (nothing_parked())
+		return NIL;
 	vd_scan(VD_PARKED_EVENT, VdIdx_key, 2, keys, collect, &all);
 	foreach(lc, all)
 	{

@@ -128,9 +128,41 @@ vd_process_finished(const pg_uuid_t *id, VdProcess *p)
 static bool
 read_active(TupleTableSlot *slot, void *arg)
 {
+	VdProcess  *p = arg;
+
 	slot_getallattrs(slot);
-	from_row(arg, slot->tts_values, slot->tts_isnull, &slot->tts_tid);
+	from_row(p, slot->tts_values, slot->tts_isnull, &slot->tts_tid);
+	p->data = DatumGetJsonbPCopy(slot->tts_values[Pr_data]);
 	return false;
+}
+
+static bool
+read_failed(TupleTableSlot *slot, void *arg)
+{
+	bool		isnull;
+
+	return DatumGetBool(slot_getattr(slot, Pr_failed + 1, &isnull)) && read_active(slot, arg);
+}
+
+/* A failed process of this type and key must be acknowledged before another is asked for. */
+void
+vd_process_check_acknowledged(const char *type, const char *key)
+{
+	VdKey		keys[] = {{TEXTOID, CStringGetTextDatum(type)}, {TEXTOID, CStringGetTextDatum(key)}};
+	VdProcess	p = {.type = NULL};
+	VdScope		scope;
+	char	   *reason;
+
+	vd_scan(VD_ACTIVE_PROCESS, VdIdx_key, 2, keys, read_failed, &p);
+	if (p.type == NULL)
+		return;
+	scope = vd_scope(&p, NULL);
+	reason = vd_state_reason(vd_definition_state(vd_definition(p.type, p.version), p.state), &scope);
+	ereport(ERROR,
+			(errcode(ERRCODE_VD_UNACKNOWLEDGED),
+			 errmsg("the last process \"%s\" of \"%s\" has failed and is not acknowledged", type, key),
+			 reason ? errdetail("%s", reason) : 0,
+			 errhint("SELECT voiding.acknowledge_process_failure('%s', 'reason');", vd_uuid_text(&p.id))));
 }
 
 /*

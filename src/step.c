@@ -23,6 +23,13 @@ vd_scope(const VdProcess *p, Jsonb *event)
 	return scope;
 }
 
+/* why a process has come to an end of this kind, or NULL */
+char *
+vd_state_reason(const VdState *state, const VdScope *scope)
+{
+	return state->reason ? vd_json_text(vd_json_value(state->reason, scope)) : NULL;
+}
+
 static bool
 is_for(const VdTransition *t, const char *state, const char *via, const char *name)
 {

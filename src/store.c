@@ -6,10 +6,10 @@
  * row triggers of inserts fired. Nobody's rights are asked: who may do what is
  * decided by the function that was called, not here.
  *
- * Memory (slots, index descriptions, expression state) is kept for the
- * transaction and dropped when the relation cache says that a table changed;
- * relations themselves are opened and closed in every call, so that DDL on
- * them works later in the same transaction.
+ * Memory (slots, index descriptions, expression state) is kept, and made anew
+ * after a transaction that failed and when the relation cache says that a table
+ * changed; relations themselves are opened and closed in every call, so that
+ * DDL on them works later in the same transaction.
  *
  * Reads use the latest snapshot whatever the caller's isolation level: a
  * process is decided on its newest state, under the lock of its row. So a
@@ -65,7 +65,7 @@ static TableInfo tables[VD_NTABLES] = {
 
 static Oid	position_seq = InvalidOid;
 
-/* what is kept of a table for the transaction */
+/* what is kept of a table */
 typedef struct Writer
 {
 	Oid			relid;
@@ -74,16 +74,54 @@ typedef struct Writer
 	ResultRelInfo *rri;
 	TupleTableSlot *slot;
 	Oid		   *indexes;
+	List	   *keys;			/* of them the unique ones but the primary key */
 } Writer;
 
 #define MAX_WRITERS 16
 static Writer writers[MAX_WRITERS];
 static int	nwriters = 0;
 
-static void relation_changed(Datum arg, Oid relid);
-static void end_of_transaction(XactEvent event, void *arg);
+/* ---- news ---- */
 
-/* ---- names ---- */
+/*
+ * Forget what is known of a relation (InvalidOid: of all). Nothing is freed:
+ * the memory may be in use right now.
+ */
+static void
+relation_changed(Datum arg, Oid relid)
+{
+	for (int i = 0; i < nwriters; i++)
+		if (relid == InvalidOid || writers[i].relid == relid)
+			writers[i].valid = false;
+	for (int i = 0; i < VD_NTABLES; i++)
+		if (relid == InvalidOid || tables[i].relid == relid ||
+			tables[i].index_id[0] == relid || tables[i].index_id[1] == relid)
+			tables[i].relid = tables[i].index_id[0] = tables[i].index_id[1] = InvalidOid;
+	if (relid == InvalidOid || relid == position_seq)
+		position_seq = InvalidOid;
+}
+
+/* an error may have come in the middle of a row */
+static void
+doubt_writers(void)
+{
+	for (int i = 0; i < nwriters; i++)
+		writers[i].valid = false;
+}
+
+static void
+on_xact(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_ABORT)
+		doubt_writers();
+}
+
+static void
+on_subxact(SubXactEvent event, SubTransactionId id, SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		doubt_writers();
+}
 
 static void
 init_once(void)
@@ -93,9 +131,12 @@ init_once(void)
 	if (done)
 		return;
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
-	RegisterXactCallback(end_of_transaction, NULL);
+	RegisterXactCallback(on_xact, NULL);
+	RegisterSubXactCallback(on_subxact, NULL);
 	done = true;
 }
+
+/* ---- names ---- */
 
 static Oid
 relation_by_name(const char *name)
@@ -129,37 +170,12 @@ vd_next_position(void)
 	return nextval_internal(position_seq, false);
 }
 
-/*
- * Forget what is known of a relation (InvalidOid: of all). Nothing is freed:
- * the memory belongs to the transaction and may be in use right now.
- */
-static void
-relation_changed(Datum arg, Oid relid)
-{
-	for (int i = 0; i < nwriters; i++)
-		if (relid == InvalidOid || writers[i].relid == relid)
-			writers[i].valid = false;
-	for (int i = 0; i < VD_NTABLES; i++)
-		if (relid == InvalidOid || tables[i].relid == relid ||
-			tables[i].index_id[0] == relid || tables[i].index_id[1] == relid)
-			tables[i].relid = tables[i].index_id[0] = tables[i].index_id[1] = InvalidOid;
-	if (relid == InvalidOid || relid == position_seq)
-		position_seq = InvalidOid;
-}
-
-static void
-end_of_transaction(XactEvent event, void *arg)
-{
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		nwriters = 0;
-}
-
 /* ---- writers ---- */
 
 static void
-make_writer(Writer *w, Relation rel)
+make_writer(Writer *w, Relation rel, MemoryContext memory)
 {
-	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	MemoryContext old = MemoryContextSwitchTo(memory);
 
 	w->relid = RelationGetRelid(rel);
 	w->estate = CreateExecutorState();
@@ -170,7 +186,13 @@ make_writer(Writer *w, Relation rel)
 	ExecOpenIndices(w->rri, true);
 	w->indexes = palloc(sizeof(Oid) * (w->rri->ri_NumIndices + 1));
 	for (int i = 0; i < w->rri->ri_NumIndices; i++)
-		w->indexes[i] = RelationGetRelid(w->rri->ri_IndexRelationDescs[i]);
+	{
+		Relation	index = w->rri->ri_IndexRelationDescs[i];
+
+		w->indexes[i] = RelationGetRelid(index);
+		if (index->rd_index->indisunique && !index->rd_index->indisprimary)
+			w->keys = lappend_oid(w->keys, w->indexes[i]);
+	}
 	w->slot = MakeSingleTupleTableSlot(CreateTupleDescCopyConstr(RelationGetDescr(rel)),
 									   &TTSOpsVirtual);
 	w->valid = true;
@@ -197,7 +219,7 @@ open_writer(Relation rel)
 	if (needs_own_writer(rel))
 	{
 		w = palloc(sizeof(Writer));
-		make_writer(w, rel);
+		make_writer(w, rel, CurrentMemoryContext);
 		return w;
 	}
 	for (int i = 0; i < nwriters && w == NULL; i++)
@@ -222,7 +244,7 @@ open_writer(Relation rel)
 	if (w->estate != NULL)
 		FreeExecutorState(w->estate);
 	memset(w, 0, sizeof(*w));	/* should the next line fail */
-	make_writer(w, rel);
+	make_writer(w, rel, TopMemoryContext);
 	return w;
 }
 
@@ -368,7 +390,8 @@ vd_insert(VdTable table, Datum *values, bool *nulls)
  * Insert a row unless one of its unique keys is taken; waits for whoever is
  * inserting the same key. Returns false and writes nothing if it is taken.
  * The algorithm is PostgreSQL's speculative insertion (INSERT ... ON CONFLICT
- * DO NOTHING). Triggers are not fired.
+ * DO NOTHING). Triggers are not fired. The primary key, an id that is mostly
+ * new, is not looked at before, only when the row is inserted.
  */
 bool
 vd_insert_new(VdTable table, Datum *values, bool *nulls)
@@ -380,7 +403,7 @@ vd_insert_new(VdTable table, Datum *values, bool *nulls)
 	bool		inserted = false;
 
 	ExecConstraints(w->rri, slot, w->estate);
-	while (vd_check_index_constraints(w->rri, slot, w->estate, &conflict))
+	while (vd_check_index_constraints(w->rri, slot, w->estate, &conflict, w->keys))
 	{
 		uint32		token = SpeculativeInsertionLockAcquire(GetCurrentTransactionId());
 		bool		spec_conflict = false;

@@ -30,6 +30,7 @@
 
 /* Our SQLSTATEs; doc/errors.md lists them and a test compares. */
 #define ERRCODE_VD_NO_PROCESS			MAKE_SQLSTATE('V','D','0','4','B')
+#define ERRCODE_VD_UNACKNOWLEDGED		MAKE_SQLSTATE('V','D','0','9','B')
 #define ERRCODE_VD_OTHER_CONTENT		MAKE_SQLSTATE('V','D','0','9','E')
 #define ERRCODE_VD_GONE					MAKE_SQLSTATE('V','D','1','0','A')
 #define ERRCODE_VD_BAD_ARGUMENT			MAKE_SQLSTATE('V','D','2','2','B')
@@ -353,6 +354,7 @@ typedef struct VdEffects		/* what a step decided */
 	bool		left;			/* a state was left: its timers and task go */
 } VdEffects;
 
+extern char *vd_state_reason(const VdState *state, const VdScope *scope);
 extern VdScope vd_scope(const VdProcess *p, Jsonb *event);
 extern bool vd_step_knows(VdDefinition *def, const char *state, const char *via,
 						  const char *name);
@@ -370,6 +372,7 @@ extern bool vd_process_lock(const pg_uuid_t *id, VdProcess *p);
 extern bool vd_process_step(VdDefinition *def, VdProcess *p, VdTransition *t, VdEvent *ev,
 							const char *event_type, Jsonb *event_data, const char *note);
 extern bool vd_process_goes_on(VdProcess *p, VdEffects *fx, VdEvent *ev);
+extern void vd_process_check_acknowledged(const char *type, const char *key);
 extern void vd_process_to_row(const VdProcess *p, Datum *v, bool *n);
 
 /* ---- effect.c ---- */

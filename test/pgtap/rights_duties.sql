@@ -26,7 +26,7 @@ INSERT INTO duty VALUES
   ('console', '{}', '{voiding.process:SELECT}'),
   ('redactor', '{voiding.redact_event}', '{}'),
   ('dispatcher', '{voiding.await_idle,voiding.dispatch,voiding.wait_until_idle}', '{}'),
-  ('owner', '{voiding.begin_conversation,voiding.caller,voiding.check_snapshot,voiding.create_command,voiding.create_query,voiding.create_service,voiding.drop_command,voiding.drop_query,voiding.drop_service,voiding.emit,voiding.emit_event,voiding.new_conversation,voiding.now,voiding.sender,voiding.subscribe,voiding.unsubscribe,voiding.uuid}', '{}'),
+  ('owner', '{voiding.begin_conversation,voiding.caller,voiding.check_snapshot,voiding.create_command,voiding.create_query,voiding.create_service,voiding.drop_command,voiding.drop_query,voiding.drop_service,voiding.emit,voiding.emit_event,voiding.now,voiding.sender,voiding.subscribe,voiding.unsubscribe,voiding.uuid}', '{}'),
   ('designer', '{voiding.check_definition,voiding.create_process_type,voiding.diagram,voiding.drop_process_type}', '{}'),
   ('monitor', '{voiding.check_invariants,voiding.diagram,voiding.explain,voiding.now,voiding.waits_for}',
      '{voiding.dead_letter:SELECT,voiding.handler:SELECT,voiding.ongoing_process:SELECT,voiding.outbox:SELECT,voiding.parked_event:SELECT,voiding.process:SELECT,voiding.process_history:SELECT,voiding.service:SELECT,voiding.task:SELECT,voiding.timer:SELECT,voiding.transition:SELECT}');

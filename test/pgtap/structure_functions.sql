@@ -30,7 +30,6 @@ INSERT INTO wanted VALUES
   -- events
   ('voiding', 'emit_event', '', 'trigger'),
   ('voiding', 'begin_conversation', '', 'trigger'),
-  ('voiding', 'new_conversation', '', 'uuid'),
   ('voiding', 'emit', 'type text, subject text, data jsonb, source text DEFAULT NULL::text', 'uuid'),
   ('voiding', 'cloudevent', 'e voiding.event', 'jsonb'),
   ('voiding', 'redact_event', 'event_id uuid, reason text', 'void'),

@@ -17,7 +17,7 @@ SELECT is_empty($$ SELECT oid::regprocedure, path FROM f WHERE schema = 'voiding
 SELECT is_empty($$ SELECT oid::regprocedure, path FROM f WHERE schema <> 'voiding' AND path <> schema || ', pg_temp' $$,
   'in a service to its own schema, temporary objects last');
 SELECT set_eq($$ SELECT name FROM f WHERE language = 'c' $$,
-  ARRAY['now', 'uuid', 'caller', 'definitions_changed', 'emit_event', 'begin_conversation', 'new_conversation', 'emit', 'engine_emit',
+  ARRAY['now', 'uuid', 'caller', 'definitions_changed', 'emit_event', 'begin_conversation', 'emit', 'engine_emit',
         'dispatch', 'command_failed', 'wait_until_idle', 'await_idle', 'check_snapshot', 'hint', 'next_xid', 'deliver_parked', 'wait_settled', 'await',
         'launch', 'stop', 'wake_timer', 'repaired', 'process_for', 'counters', 'serving',
         'send_command', 'problem', 'sender', 'end_command', 'wait_final', 'execute', 'run_query', 'http', 'command_object', 'retry_after',

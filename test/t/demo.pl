@@ -62,7 +62,7 @@ my ($widest) = sort { $b <=> $a } map { my $l = $_; utf8::decode($l); length($l)
 cmp_ok($widest, '<=', 100, 'a hundred columns are enough');
 like($out, qr/^ +new +status voiding_requested\b.*?^ +event +DocumentVoidingRequested of billing\n +process +begins: VoidingRequested\n +command +MarkDocumentAsVoided/ms,
   'a row, its event, the process and the command that followed');
-like($out, qr/ERROR:  the last voiding of document "2026-4401" has failed and is not acknowledged/, 'a refusal');
+like($out, qr/ERROR:  the last process "document_voiding" of "2026-4401" has failed and is not acknowledged/, 'a refusal');
 is(row($node, 'demo', q{SELECT string_agg(format('%s %s %s', currency, voided, in_reports), ', ' ORDER BY currency) FROM demo.total}),
   'CHF 0 8118.35, EUR 3493.93 25171.48, GBP 88.00 1382.09', 'the totals that a person has added up');
 
