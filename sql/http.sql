@@ -312,7 +312,10 @@ AS $$
            h.kind || '.' || regexp_replace(h.type, '[^A-Za-z0-9._-]', '_', 'g') AS schema, obj_description(p.oid, 'pg_proc') AS description
       FROM voiding.handler h
       JOIN pg_proc p ON p.pronamespace <> 'pg_catalog'::regnamespace AND p.oid::regprocedure::text = h.function
-     WHERE h.kind IN ('command', 'query') AND has_function_privilege(p.oid, 'EXECUTE')
+     WHERE CASE h.kind WHEN 'query' THEN has_function_privilege(p.oid, 'EXECUTE')
+                       WHEN 'command' THEN pg_has_role(p.proowner, 'USAGE') OR EXISTS (  -- as send_command() asks
+                         SELECT FROM aclexplode(p.proacl) a
+                          WHERE a.grantee <> 0 AND a.privilege_type = 'EXECUTE' AND pg_has_role(a.grantee, 'USAGE')) END
   ), argument AS (
     SELECT f.schema, f.proargnames[i + 1] AS name, i < f.pronargs - f.pronargdefaults AS required,
            CASE WHEN t.typname IN ('int2', 'int4', 'int8') THEN '{"type": "integer"}'
