@@ -153,7 +153,7 @@ BEGIN
   t.state := step.to_state;
   IF action = 'assign' THEN
     t.former := voiding.former_roles(t);
-    t.roles := ARRAY[arguments ->> 'role'];
+    t.roles := voiding.texts(arguments -> 'role');
   ELSIF action = 'complete' THEN
     t.outcome := coalesce(arguments -> 'outcome', '{}');
   END IF;
@@ -346,11 +346,9 @@ BEGIN
     d := t.deadlines -> 0;
     t.deadlines := t.deadlines - 0;
     t.priority := coalesce((d ->> 'priority')::integer, t.priority);
-    IF d ? 'assign_roles' THEN
-      t.former := voiding.former_roles(t);
-      t.roles := voiding.texts(d -> 'assign_roles');
-    END IF;
-    PERFORM voiding.move_task(t, 'escalate', '{engine}', '{"reason": "a deadline has passed"}', said => d ->> 'emit');
+    PERFORM voiding.move_task(t, CASE WHEN d ? 'assign_roles' THEN 'assign' ELSE 'escalate' END, '{engine}',
+                              jsonb_build_object('role', d -> 'assign_roles', 'reason', 'a deadline has passed'),
+                              said => coalesce(d ->> 'emit', voiding.status_event(t.type, 'TaskEscalated'), ''));
   END IF;
   RETURN true;
 END $$;

@@ -30,7 +30,7 @@ CREATE VIEW voiding.task_transition AS
       ('complete', '{claimed,in_progress}',                   'completed',   '{owner}',                   'TaskCompleted', 'it is done'),
       ('complete', '{ready,claimed,in_progress,suspended}',   'completed',   '{engine}',                  'TaskCompleted', 'an event says so, or the failure is acknowledged'),
       ('fail',     '{claimed,in_progress}',                   'failed',      '{owner}',                   'TaskFailed',    'it cannot be done'),
-      ('assign',   '{ready,claimed,in_progress,suspended}',   'ready',       '{supervisor}',              'TaskAssigned',  'it is for another role from now on'),
+      ('assign',   '{ready,claimed,in_progress,suspended}',   'ready',       '{supervisor,engine}',       'TaskAssigned',  'it is for another role from now on'),
       ('cancel',   '{ready,claimed,in_progress,suspended}',   'cancelled',   '{supervisor,engine}',       'TaskCancelled', 'it need not be done'),
       ('withdraw', '{ready,claimed,in_progress,suspended}',   'cancelled',   '{engine}',                  'TaskWithdrawn', 'its process has gone on without it'),
       ('expire',   '{ready,claimed,in_progress,suspended}',   'expired',     '{engine}',                  'TaskExpired',   'nobody did it in time'),
