@@ -182,8 +182,11 @@ COMMENT ON FUNCTION voiding.do_why_not(uuid, name) IS 'internal';
 
 CREATE FUNCTION voiding.task_object(t voiding.task) RETURNS jsonb
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT to_jsonb(t) - '{position,former,said,xid,wake_at,deadlines}'::text[] $$;
-COMMENT ON FUNCTION voiding.task_object(voiding.task) IS 'a task as JSON, as it stands in the detail of errors';
+AS $$
+  SELECT to_jsonb(t) - '{position,former,said,xid,wake_at,deadlines}'::text[]
+         || jsonb_build_object('due_at', nullif(t.due_at, 'infinity'), 'self', '/tasks/' || t.task_id)
+$$;
+COMMENT ON FUNCTION voiding.task_object(voiding.task) IS 'a task as clients see it, also in the detail of errors; self: its address';
 
 -- ---- the same call twice ----
 
