@@ -242,13 +242,13 @@ COMMENT ON FUNCTION voiding.open_task(uuid, jsonb, uuid, jsonb, jsonb, text) IS 
 
 -- Called by the process manager when it leaves the state, and when a person
 -- acknowledges a failure.
-CREATE FUNCTION voiding.close_task(process_id uuid, action text) RETURNS void
+CREATE FUNCTION voiding.close_task(process_id uuid, action text, arguments jsonb DEFAULT '{}') RETURNS void
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT voiding.move_task(x, action, '{engine}')
-    FROM (SELECT t.* FROM voiding.task t WHERE t.process_id = close_task.process_id AND t.ended_at IS NULL FOR UPDATE) x
+  SELECT voiding.move_task(t, action, '{engine}', arguments) FROM voiding.task t
+   WHERE t.process_id = close_task.process_id AND t.ended_at IS NULL FOR UPDATE
 $$;
-COMMENT ON FUNCTION voiding.close_task(uuid, text) IS 'internal';
+COMMENT ON FUNCTION voiding.close_task(uuid, text, jsonb) IS 'internal';
 
 -- The handler of events that make or end tasks: "@..." is of the message itself.
 CREATE FUNCTION voiding.task_event("@destination" text, "@type" text, "@position" bigint, "@message_id" uuid, "@correlation_id" uuid, "@data" jsonb)
