@@ -180,6 +180,7 @@ DECLARE
 BEGIN
   SELECT * INTO d FROM voiding.task_type x WHERE x.name = draft_task.type;
   f := coalesce(voiding.fill(d.definition - '{made_by,ended_by}'::text[], event, process, key, process_id), '{}');
+  t.created_at := voiding.now();
   t.type := draft_task.type;
   t.service := d.service;
   t.state := 'ready';
@@ -191,13 +192,12 @@ BEGIN
   t.form_factors := voiding.texts(f -> 'form_factors');
   t.excluded := voiding.texts(f -> 'excluded');
   t.priority := coalesce((f ->> 'priority')::integer, 0);
-  t.due_at := coalesce(voiding.moment(f ->> 'due'), 'infinity');
-  t.expires_at := voiding.moment(f ->> 'expire');
+  t.due_at := coalesce(voiding.moment(f ->> 'due', t.created_at), 'infinity');
+  t.expires_at := voiding.moment(f ->> 'expire', t.created_at);
   t.lease := coalesce(f ->> 'lease', 'PT15M')::interval;
-  t.deadlines := (SELECT coalesce(jsonb_agg(x.value || jsonb_build_object('at', voiding.moment(x.key)) ORDER BY x.key::interval), '[]')
+  t.deadlines := (SELECT coalesce(jsonb_agg(x.value || jsonb_build_object('at', voiding.moment(x.key, t.created_at)) ORDER BY x.key::interval), '[]')
                     FROM jsonb_each(f -> 'deadlines') x);
   t.process_id := draft_task.process_id;
-  t.created_at := voiding.now();
   t.former := '{}';
   RETURN t;
 END $$;
