@@ -90,6 +90,7 @@ INSERT INTO wanted VALUES
   ('voiding', 'command_object', $$command voiding.command$$, 'jsonb'),
   ('voiding', 'retry_after', $$command_id uuid, type text$$, 'integer'),
   ('voiding', 'resource_of', $$command_id uuid$$, 'jsonb'),
+  ('voiding', 'action_id', $$key text$$, 'uuid'),
   ('billing', 'get_document', 'document_id text', 'billing.document'),
   ('reports', 'get_report', 'report_id bigint', 'jsonb'),
   ('reports', 'get_reports', 'customer_id text DEFAULT NULL::text, currency text DEFAULT NULL::text, status text DEFAULT NULL::text, before bigint DEFAULT NULL::bigint, batch_size integer DEFAULT 100', 'SETOF reports.report'),
