@@ -32,12 +32,14 @@ COMMENT ON FUNCTION voiding.due_timers(integer) IS 'internal';
 CREATE FUNCTION voiding.free_timers(batch_size integer, not_before timestamptz) RETURNS TABLE (process_id uuid, name text)
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-  (SELECT t.process_id, t.name FROM voiding.timer t JOIN voiding.active_process a USING (process_id)
-    WHERE NOT t.held AND t.due_at >= not_before AND t.due_at <= (SELECT voiding.now())
-    ORDER BY t.due_at LIMIT batch_size FOR UPDATE OF a SKIP LOCKED)
-  UNION ALL
-  (SELECT t.task_id, NULL FROM voiding.task t WHERE t.wake_at >= not_before AND t.wake_at <= (SELECT voiding.now())
-    ORDER BY t.wake_at LIMIT batch_size FOR UPDATE SKIP LOCKED)
+  WITH of_process AS (
+    SELECT t.process_id, t.name FROM voiding.timer t JOIN voiding.active_process a USING (process_id)
+     WHERE NOT t.held AND t.due_at >= not_before AND t.due_at <= (SELECT voiding.now())
+     ORDER BY t.due_at LIMIT batch_size FOR UPDATE OF a SKIP LOCKED),
+  of_task AS (
+    SELECT t.task_id FROM voiding.task t WHERE t.wake_at >= not_before AND t.wake_at <= (SELECT voiding.now())
+     ORDER BY t.wake_at LIMIT batch_size FOR UPDATE SKIP LOCKED)
+  SELECT p.process_id, p.name FROM of_process p UNION ALL SELECT t.task_id, NULL FROM of_task t
 $$;
 COMMENT ON FUNCTION voiding.free_timers(integer, timestamptz) IS 'internal: the same, without those whose process is locked; locks the others';
 
