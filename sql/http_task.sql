@@ -10,32 +10,29 @@ AS $$
 DECLARE
   after text := q.query ->> 'after';
   n     integer := least(greatest(coalesce((q.query ->> 'limit')::integer, 50), 1), 500);
-  t     voiding.task;
-  tasks jsonb := '[]';
+  page  jsonb[];
   next  text;
 BEGIN
   IF after !~ '^-?[0-9]{1,10},[^,]+,[0-9a-f-]{36}$' THEN
     RAISE EXCEPTION 'after is no cursor of this list' USING ERRCODE = 'VD22B', HINT = 'Take it from next of the page before.';
   END IF;
   PERFORM set_config('voiding.form_factor', q.query ->> 'form_factor', true) WHERE q.query ? 'form_factor';
-  FOR t IN EXECUTE format('SELECT x.* FROM voiding.%I x WHERE ($1 IS NULL OR x.type = $1) AND ($2 IS NULL OR x.key = $2) AND ($3 IS NULL OR x.state = $3)', q.parameters ->> 'name')
-           || CASE WHEN after IS NOT NULL THEN ' AND (-x.priority, x.due_at, x.task_id) > ($4, $5, $6)' ELSE '' END
-           || ' ORDER BY -x.priority, x.due_at, x.task_id LIMIT $7'
-           USING q.query ->> 'type', q.query ->> 'key', q.query ->> 'state', split_part(after, ',', 1)::integer,
-                 split_part(after, ',', 2)::timestamptz, split_part(after, ',', 3)::uuid, n + 1 LOOP
-    IF jsonb_array_length(tasks) = n THEN
-      next := format('%s?after=%s&limit=%s', q.path, after, n) || coalesce((
-        SELECT string_agg('&' || f.key || '=' || (
-                 SELECT string_agg(CASE WHEN c ~ '[A-Za-z0-9._~-]' THEN c ELSE regexp_replace(encode(convert_to(c, getdatabaseencoding()), 'hex'), '..', '%\&', 'g') END, '' ORDER BY i)
-                   FROM unnest(string_to_array(f.value, NULL)) WITH ORDINALITY x (c, i)), '')
-          FROM jsonb_each_text(q.query) f WHERE f.key IN ('type', 'key', 'state', 'form_factor')), '');
-      EXIT;
-    END IF;
-    tasks := tasks || voiding.task_object(t);
-    after := format('%s,%s,%s', -t.priority, replace(to_jsonb(t.due_at) #>> '{}', '+00:00', 'Z'), t.task_id);
-  END LOOP;
+  EXECUTE format('SELECT array_agg(voiding.task_object(ROW(p.*)::voiding.task) ORDER BY -p.priority, p.due_at, p.task_id) FROM (
+                    SELECT x.* FROM voiding.%I x WHERE ($1 IS NULL OR x.type = $1) AND ($2 IS NULL OR x.key = $2) AND ($3 IS NULL OR x.state = $3)%s
+                     ORDER BY -x.priority, x.due_at, x.task_id LIMIT $7) p',
+                 q.parameters ->> 'name', CASE WHEN after IS NOT NULL THEN ' AND (-x.priority, x.due_at, x.task_id) > ($4, $5, $6)' ELSE '' END)
+    INTO page USING q.query ->> 'type', q.query ->> 'key', q.query ->> 'state', split_part(after, ',', 1)::integer,
+                    split_part(after, ',', 2)::timestamptz, split_part(after, ',', 3)::uuid, n + 1;
+  IF cardinality(page) > n THEN
+    next := format('%s?after=%s,%s,%s&limit=%s', q.path, -(page[n] ->> 'priority')::integer,
+                   coalesce(replace(page[n] ->> 'due_at', '+00:00', 'Z'), 'infinity'), page[n] ->> 'task_id', n)
+      || coalesce((SELECT string_agg(format('&%s=%s', f.key, (
+                            SELECT string_agg(CASE WHEN c ~ '[A-Za-z0-9._~-]' THEN c ELSE regexp_replace(encode(convert_to(c, getdatabaseencoding()), 'hex'), '..', '%\&', 'g') END, '' ORDER BY i)
+                              FROM unnest(string_to_array(f.value, NULL)) WITH ORDINALITY x (c, i))), '')
+                     FROM jsonb_each_text(q.query) f WHERE f.key IN ('type', 'key', 'state', 'form_factor')), '');
+  END IF;
   RETURN (200, CASE WHEN next IS NOT NULL THEN jsonb_build_object('Link', format('<%s>; rel="next"', next)) END,
-          jsonb_build_object('tasks', tasks, 'next', next)::text, NULL)::voiding.http_answer;
+          jsonb_build_object('tasks', coalesce(to_jsonb(page[:n]), '[]'), 'next', next)::text, NULL)::voiding.http_answer;
 END $$;
 COMMENT ON FUNCTION voiding.http_tasks(voiding.http_request) IS 'internal: a route';
 
