@@ -345,9 +345,22 @@ CREATE FUNCTION voiding.next_task(types text[] DEFAULT NULL, form_factor text DE
 COMMENT ON FUNCTION voiding.next_task(text[], text, uuid) IS
   'choose and claim the most urgent task that the caller may do; null: there is none';
 
--- one plan for any number of tasks: the queue is read by its index
+-- One plan for any number of tasks: the queue is read by its index.
+CREATE FUNCTION voiding.pick_task(p voiding.person, types text[], seen uuid[]) RETURNS voiding.task
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_sort = off SET jit = off
+AS $$
+DECLARE
+  t voiding.task;
+BEGIN
+  SELECT * INTO t FROM voiding.task x
+   WHERE x.state = 'ready' AND voiding.fits(x, p) AND (types IS NULL OR x.type = ANY (types)) AND x.task_id <> ALL (seen)
+   ORDER BY -x.priority, x.due_at, x.task_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+  RETURN t;
+END $$;
+COMMENT ON FUNCTION voiding.pick_task(voiding.person, text[], uuid[]) IS 'internal';
+
 CREATE FUNCTION voiding.do_next_task(types text[], form_factor text, action_id uuid) RETURNS voiding.task
-  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_sort = off
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   p     voiding.person := voiding.person(voiding.caller(), coalesce(form_factor, current_setting('voiding.form_factor')));
@@ -362,10 +375,8 @@ BEGIN
     RETURN NULL;
   END IF;
   LOOP
-    SELECT * INTO t FROM voiding.task x
-     WHERE x.state = 'ready' AND voiding.fits(x, p) AND (types IS NULL OR x.type = ANY (types)) AND x.task_id <> ALL (seen)
-     ORDER BY -x.priority, x.due_at, x.task_id LIMIT 1 FOR UPDATE SKIP LOCKED;
-    EXIT WHEN NOT FOUND OR voiding.has_process(t.process_id);
+    t := voiding.pick_task(p, types, seen);
+    EXIT WHEN t.task_id IS NULL OR voiding.has_process(t.process_id);
     seen := seen || t.task_id;
   END LOOP;
   t := voiding.move_task(t, 'claim', '{worker}', caller => p.role);
