@@ -365,22 +365,28 @@ AS $$
 DECLARE
   p     voiding.person := voiding.person(voiding.caller(), coalesce(form_factor, current_setting('voiding.form_factor')));
   given jsonb := jsonb_build_object('types', types, 'form_factor', form_factor);
-  done  uuid := voiding.repeated_action(p.role, action_id, 'next', given);
+  done  uuid;
   seen  uuid[] := '{}';
   t     voiding.task;
 BEGIN
+  -- a call of a function that pins its settings costs as much as a look-up: none that does nothing
+  IF action_id IS NOT NULL THEN
+    done := voiding.repeated_action(p.role, action_id, 'next', given);
+  END IF;
   IF done IS NOT NULL THEN
     RETURN voiding.get_task(done, p);
-  ELSIF voiding.is_full(p, true) THEN
+  ELSIF p.capacity IS NOT NULL AND voiding.is_full(p, true) THEN
     RETURN NULL;
   END IF;
   LOOP
     t := voiding.pick_task(p, types, seen);
-    EXIT WHEN t.task_id IS NULL OR voiding.has_process(t.process_id);
+    EXIT WHEN t.process_id IS NULL OR voiding.has_process(t.process_id);
     seen := seen || t.task_id;
   END LOOP;
-  t := voiding.move_task(t, 'claim', '{worker}', caller => p.role);
   IF t.task_id IS NOT NULL THEN
+    t := voiding.move_task(t, 'claim', '{worker}', caller => p.role);
+  END IF;
+  IF t.task_id IS NOT NULL AND action_id IS NOT NULL THEN
     PERFORM voiding.note_action(p.role, action_id, t, 'next', given);
   END IF;
   RETURN t;

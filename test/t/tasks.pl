@@ -76,8 +76,10 @@ sub client
 
   until (-e $over)
   {
-    IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', "$connection user=c$i" ], '<', \$work, '>', \my $out, '2>', \my $err, IPC::Run::timeout(180));
-    # only what a crash says
+    my ($out, $err) = ('', '');
+
+    # a psql that cannot connect does not read: a broken pipe, like all that is no ERROR a crash
+    eval { IPC::Run::run([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', "$connection user=c$i" ], '<', \$work, '>', \$out, '2>', \$err, IPC::Run::timeout(180)) };
     $errors .= $err if $err =~ /ERROR/;
     Time::HiRes::usleep(100_000);
     return 1 if getppid == 1;
@@ -97,7 +99,7 @@ for my $i (1 .. $clients)
 sub ask
 {
   my ($sql) = @_;
-  my ($status, $stdout) = $node->psql($db, $sql, timeout => 20, timed_out => \my $timed_out);
+  my ($status, $stdout) = eval { $node->psql($db, $sql, timeout => 20, timed_out => \my $timed_out) };
   return defined $status && $status == 0 ? $stdout : '';
 }
 
