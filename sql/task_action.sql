@@ -348,31 +348,48 @@ CREATE FUNCTION voiding.next_task(types text[] DEFAULT NULL, form_factor text DE
 COMMENT ON FUNCTION voiding.next_task(text[], text, uuid) IS
   'choose and claim the most urgent task that the caller may do; null: there is none';
 
--- one plan for any number of tasks: the queue is read by its index
+-- One plan for any number of tasks: the queue is read by its index.
+CREATE FUNCTION voiding.pick_task(p voiding.person, types text[], seen uuid[]) RETURNS voiding.task
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_sort = off SET jit = off
+AS $$
+DECLARE
+  t voiding.task;
+BEGIN
+  SELECT * INTO t FROM voiding.task x
+   WHERE x.state = 'ready' AND voiding.fits(x, p) AND (types IS NULL OR x.type = ANY (types)) AND x.task_id <> ALL (seen)
+   ORDER BY -x.priority, x.due_at, x.task_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+  RETURN t;
+END $$;
+COMMENT ON FUNCTION voiding.pick_task(voiding.person, text[], uuid[]) IS 'internal';
+
 CREATE FUNCTION voiding.do_next_task(types text[], form_factor text, action_id uuid) RETURNS voiding.task
-  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_sort = off
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   p     voiding.person := voiding.person(voiding.caller(), coalesce(form_factor, current_setting('voiding.form_factor')));
   given jsonb := jsonb_build_object('types', types, 'form_factor', form_factor);
-  done  uuid := voiding.repeated_action(p.role, action_id, 'next', given);
+  done  uuid;
   seen  uuid[] := '{}';
   t     voiding.task;
 BEGIN
+  -- a call of a function that pins its settings costs as much as a look-up: none that does nothing
+  IF action_id IS NOT NULL THEN
+    done := voiding.repeated_action(p.role, action_id, 'next', given);
+  END IF;
   IF done IS NOT NULL THEN
     RETURN voiding.get_task(done, p);
-  ELSIF voiding.is_full(p, true) THEN
+  ELSIF p.capacity IS NOT NULL AND voiding.is_full(p, true) THEN
     RETURN NULL;
   END IF;
   LOOP
-    SELECT * INTO t FROM voiding.task x
-     WHERE x.state = 'ready' AND voiding.fits(x, p) AND (types IS NULL OR x.type = ANY (types)) AND x.task_id <> ALL (seen)
-     ORDER BY -x.priority, x.due_at, x.task_id LIMIT 1 FOR UPDATE SKIP LOCKED;
-    EXIT WHEN NOT FOUND OR voiding.has_process(t.process_id);
+    t := voiding.pick_task(p, types, seen);
+    EXIT WHEN t.process_id IS NULL OR voiding.has_process(t.process_id);
     seen := seen || t.task_id;
   END LOOP;
-  t := voiding.move_task(t, 'claim', '{worker}', caller => p.role);
   IF t.task_id IS NOT NULL THEN
+    t := voiding.move_task(t, 'claim', '{worker}', caller => p.role);
+  END IF;
+  IF t.task_id IS NOT NULL AND action_id IS NOT NULL THEN
     PERFORM voiding.note_action(p.role, action_id, t, 'next', given);
   END IF;
   RETURN t;

@@ -142,7 +142,7 @@ BEGIN
   END IF;
   RETURN QUERY SELECT 'task type', format('"events" cannot have "%s": %s', e.key, e.value), 'each is the past of an action, with an event type of yours or null: {"completed": "InstallationDone"}'
     FROM jsonb_each(d -> 'events') e
-   WHERE NOT EXISTS (SELECT FROM voiding.task_transition x WHERE x.event = 'Task' || initcap(e.key)) 
+   WHERE NOT EXISTS (SELECT FROM voiding.task_transition x WHERE x.event = 'Task' || initcap(e.key))
       OR e.value <> 'null' AND (jsonb_typeof(e.value) <> 'string' OR NOT voiding.is_own_event(e.value #>> '{}'));
   RETURN QUERY SELECT * FROM voiding.bad_task_deadlines(coalesce(d -> 'deadlines', '{}'));
   RETURN QUERY SELECT * FROM voiding.bad_task_rules('made_by', coalesce(d -> 'made_by', '{}'));
