@@ -95,7 +95,7 @@ COMMENT ON FUNCTION voiding.do_redact_event(uuid, text) IS 'internal';
 CREATE FUNCTION voiding.emit_event() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_emit_event';
 COMMENT ON FUNCTION voiding.emit_event() IS
-  'capture trigger: emit_event(''EventType'', ''column'' or ''name=column'', ..., ''@subject=column'', ''@correlation=column'', ''@becomes=column=value'')';
+  'capture trigger: emit_event(''EventType'', ''column'' or ''name=column'', ..., ''@subject=column'', ''@correlation=column'', ''@source=column'', ''@becomes=column=value''); ''@type=column'' for ''EventType''';
 
 CREATE FUNCTION voiding.begin_conversation() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_begin_conversation';

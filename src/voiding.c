@@ -33,6 +33,7 @@ int			vd_handler_timeout = 30000;
 int			vd_look_every = 2000;
 static int	command_retention = 30;
 static char *redacting = NULL;
+static char *form_factor = NULL;
 
 void		_PG_init(void);
 
@@ -136,6 +137,10 @@ _PG_init(void)
 							"Then ten times as long a tombstone.",
 							&command_retention, 30, 1, 36500,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("voiding.form_factor",
+							   "The device of this session: of its role's form factors only this one.",
+							   NULL, &form_factor, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("voiding.notify",
 							 "Send hints with NOTIFY.",
 							 NULL, &vd_notify, true,
