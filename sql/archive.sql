@@ -78,7 +78,7 @@ COMMENT ON FUNCTION voiding.lock_archive() IS 'internal';
 -- as one that was there.
 CREATE FUNCTION voiding.archive_events(batch_size integer) RETURNS integer
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-  SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+  SET jit = off SET enable_seqscan = off
 AS $$
 DECLARE
   a       voiding.archive_progress := voiding.lock_archive();
@@ -109,7 +109,7 @@ BEGIN
            e.process_id, e.steps
       FROM voiding.event e
      WHERE e.position > a.position AND e.position <= upto
-       AND NOT EXISTS (SELECT FROM voiding.archive x WHERE x.subject = e.subject AND x.position = e.position)
+       AND (SELECT true FROM voiding.archive x WHERE x.subject = e.subject AND x.position = e.position) IS NULL  -- no join: that depends on statistics
      ORDER BY e.position LIMIT batch_size
     RETURNING position)
   SELECT count(*), max(c.position) INTO n, last FROM copied c;
@@ -137,7 +137,7 @@ AS $$
     FROM voiding.event e
    WHERE e.subject = history_of.subject AND e.position > after
      AND e.position > coalesce((SELECT p.position FROM voiding.archive_progress p), 0)
-     AND NOT EXISTS (SELECT FROM voiding.archive x WHERE x.subject = e.subject AND x.position = e.position)
+     AND (SELECT true FROM voiding.archive x WHERE x.subject = e.subject AND x.position = e.position) IS NULL
    ORDER BY position LIMIT batch_size
 $$;
 COMMENT ON FUNCTION voiding.history_of(text, bigint, integer) IS
