@@ -57,6 +57,15 @@ COMMENT ON COLUMN voiding.archive_progress.next IS 'what position will be when a
 COMMENT ON COLUMN voiding.archive_progress.waits_for IS 'transactions that may still write an event up to next';
 SELECT pg_catalog.pg_extension_config_dump('voiding.archive_progress', '');
 
+CREATE VIEW voiding.unarchived_event AS
+  SELECT e.subject, e.position, e.recorded_at, e.source, e.type, e.data, e.actor, e.event_id, e.correlation_id, e.causation_id,
+         e.process_id, e.steps
+    FROM voiding.event e
+   WHERE e.position > coalesce((SELECT p.position FROM voiding.archive_progress p), 0)
+     -- no join: what that does depends on statistics
+     AND (SELECT true FROM voiding.archive a WHERE a.subject = e.subject AND a.position = e.position) IS NULL;
+COMMENT ON VIEW voiding.unarchived_event IS 'events that are not in the archive yet';
+
 -- One archives or redacts at a time. The row is written, not just locked, so
 -- that under REPEATABLE READ who has an older snapshot is refused.
 CREATE FUNCTION voiding.lock_archive() RETURNS voiding.archive_progress
@@ -78,7 +87,7 @@ COMMENT ON FUNCTION voiding.lock_archive() IS 'internal';
 -- as one that was there.
 CREATE FUNCTION voiding.archive_events(batch_size integer) RETURNS integer
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-  SET jit = off SET enable_seqscan = off
+  SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off  -- in the order of the index, and no further than need be
 AS $$
 DECLARE
   a       voiding.archive_progress := voiding.lock_archive();
@@ -105,12 +114,7 @@ BEGIN
   END LOOP;
   WITH copied AS (
     INSERT INTO voiding.archive
-    SELECT e.subject, e.position, e.recorded_at, e.source, e.type, e.data, e.actor, e.event_id, e.correlation_id, e.causation_id,
-           e.process_id, e.steps
-      FROM voiding.event e
-     WHERE e.position > a.position AND e.position <= upto
-       AND (SELECT true FROM voiding.archive x WHERE x.subject = e.subject AND x.position = e.position) IS NULL  -- no join: that depends on statistics
-     ORDER BY e.position LIMIT batch_size
+    SELECT * FROM voiding.unarchived_event u WHERE u.position <= upto ORDER BY u.position LIMIT batch_size
     RETURNING position)
   SELECT count(*), max(c.position) INTO n, last FROM copied c;
   -- a snapshot that is older than "holders" may lack what they have written
@@ -129,15 +133,9 @@ COMMENT ON FUNCTION voiding.archive_events(integer) IS 'internal: copy at most s
 CREATE FUNCTION voiding.history_of(subject text, after bigint DEFAULT 0, batch_size integer DEFAULT NULL) RETURNS SETOF voiding.archive
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
 AS $$
-  SELECT a.* FROM voiding.archive a
-   WHERE a.subject = history_of.subject AND a.position > after
+  SELECT a.* FROM voiding.archive a WHERE a.subject = history_of.subject AND a.position > after
   UNION ALL
-  SELECT e.subject, e.position, e.recorded_at, e.source, e.type, e.data, e.actor, e.event_id, e.correlation_id, e.causation_id,
-         e.process_id, e.steps
-    FROM voiding.event e
-   WHERE e.subject = history_of.subject AND e.position > after
-     AND e.position > coalesce((SELECT p.position FROM voiding.archive_progress p), 0)
-     AND (SELECT true FROM voiding.archive x WHERE x.subject = e.subject AND x.position = e.position) IS NULL
+  SELECT u.* FROM voiding.unarchived_event u WHERE u.subject = history_of.subject AND u.position > after
    ORDER BY position LIMIT batch_size
 $$;
 COMMENT ON FUNCTION voiding.history_of(text, bigint, integer) IS
