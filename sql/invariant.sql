@@ -56,14 +56,20 @@ AS $$
    WHERE NOT a.failed AND NOT t.definition #> ARRAY['states', a.state] ? 'forever'
      AND NOT EXISTS (SELECT FROM voiding.timer x WHERE x.process_id = a.process_id)
   UNION ALL
-  SELECT 'a failed process that asks for a task has one', a.process_id::text, a.task
+  SELECT 'a process that asks for a task has one', a.process_id::text, a.task
     FROM voiding.active_process a
    WHERE a.task IS NOT NULL
-     AND NOT EXISTS (SELECT FROM voiding.task x WHERE x.process_id = a.process_id AND x.type = a.task AND x.state = 'ready')
+     AND NOT EXISTS (SELECT FROM voiding.task x WHERE x.process_id = a.process_id AND x.type = a.task)
   UNION ALL
   SELECT 'an open task belongs to a process that wants it', t.task_id::text, t.type
     FROM voiding.task t LEFT JOIN voiding.active_process a USING (process_id)
-   WHERE t.state = 'ready' AND a.task IS DISTINCT FROM t.type
+   WHERE t.ended_at IS NULL AND t.process_id IS NOT NULL AND a.task IS DISTINCT FROM t.type
+  UNION ALL
+  SELECT 'a task has an owner exactly while somebody is at work on it', t.task_id::text, t.state
+    FROM voiding.task t WHERE t.ended_at IS NULL AND (t.owner IS NULL) <> (t.state = 'ready')
+  UNION ALL
+  SELECT 'what has ended never wakes', t.task_id::text, t.wake_at::text
+    FROM voiding.task t WHERE t.ended_at IS NOT NULL AND t.wake_at IS NOT NULL
   UNION ALL
   SELECT 'a timer belongs to an active process and its state', t.process_id::text, t.name
     FROM voiding.timer t LEFT JOIN voiding.active_process a USING (process_id)

@@ -34,6 +34,7 @@ int			vd_look_every = 2000;
 static int	command_retention = 30;
 static int	task_retention = 30;
 static char *redacting = NULL;
+static char *form_factor = NULL;
 
 void		_PG_init(void);
 
@@ -142,6 +143,10 @@ _PG_init(void)
 							"A task type can say otherwise: ttl.",
 							&task_retention, 30, 0, 36500,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("voiding.form_factor",
+							   "The device of this session: of its role's form factors only this one.",
+							   NULL, &form_factor, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("voiding.notify",
 							 "Send hints with NOTIFY.",
 							 NULL, &vd_notify, true,
