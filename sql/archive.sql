@@ -43,18 +43,20 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION voiding.add_archive_partition(bigint) IS 'internal';
 
--- How far the archive is: one row, made when it is first needed. It holds no
--- transaction ids, which mean something else after a restore.
+-- How far the archive is: one row, made when it is first needed. Positions, not
+-- transaction ids: those mean something else after a restore.
 CREATE TABLE voiding.archive_progress (
   one       boolean PRIMARY KEY CHECK (one),
   position  bigint NOT NULL,
   next      bigint NOT NULL,
-  waits_for text[] NOT NULL
+  waits_for text[] NOT NULL,
+  purged    xid8 NOT NULL
 );
 COMMENT ON TABLE voiding.archive_progress IS 'how far the archive is';
 COMMENT ON COLUMN voiding.archive_progress.position IS 'every event up to here is in the archive, and none will come any more; of later ones some may be';
 COMMENT ON COLUMN voiding.archive_progress.next IS 'what position will be when all of waits_for have ended';
 COMMENT ON COLUMN voiding.archive_progress.waits_for IS 'transactions that may still write an event up to next';
+COMMENT ON COLUMN voiding.archive_progress.purged IS 'the highest xid of the tasks that were purged: task_changes() has nothing to say of them to older cursors';
 SELECT pg_catalog.pg_extension_config_dump('voiding.archive_progress', '');
 
 CREATE VIEW voiding.unarchived_event AS
@@ -71,7 +73,7 @@ COMMENT ON VIEW voiding.unarchived_event IS 'events that are not in the archive 
 CREATE FUNCTION voiding.lock_archive() RETURNS voiding.archive_progress
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-  INSERT INTO voiding.archive_progress AS a VALUES (true, 0, 0, '{}')
+  INSERT INTO voiding.archive_progress AS a VALUES (true, 0, 0, '{}', '0')
   ON CONFLICT (one) DO UPDATE SET position = a.position RETURNING a.*
 $$;
 COMMENT ON FUNCTION voiding.lock_archive() IS 'internal';
@@ -140,3 +142,38 @@ AS $$
 $$;
 COMMENT ON FUNCTION voiding.history_of(text, bigint, integer) IS
   'all that ever happened to a subject, in order: the archive and what is not in it yet; after: a position';
+
+-- ---- what is purged ----
+
+-- The rule, in one place: a task goes when the process of its conversation has
+-- ended, or without one the task itself, longer ago than its time to live, and
+-- all that was said in that conversation is in the archive.
+CREATE VIEW voiding.task_purge AS
+  SELECT x.task_id, x.type, x.state, x.process_id, x.purge_at,
+         CASE WHEN x.ended_at IS NULL THEN 'it is open'
+              WHEN x.is_active THEN 'its process goes on'
+              WHEN x.purge_at > (SELECT voiding.now()) THEN 'its time to live'
+              WHEN x.correlation_id IN (SELECT u.correlation_id FROM voiding.unarchived_event u) THEN 'events that are not archived'
+         END AS held_by
+    FROM (SELECT t.*, a.process_id IS NOT NULL AS is_active,
+                 CASE WHEN a.process_id IS NULL THEN greatest(t.ended_at, f.finished_at) END
+                   + coalesce(t.ttl, make_interval(days => current_setting('voiding.task_retention')::integer)) AS purge_at
+            FROM voiding.task t
+            LEFT JOIN voiding.active_process a ON a.process_id = t.correlation_id
+            LEFT JOIN voiding.finished_process f ON f.process_id = t.correlation_id) x;
+COMMENT ON VIEW voiding.task_purge IS 'which tasks maintain() removes: those that nothing holds; what holds the others, and when they may go';
+
+-- with its actions; who has locked one comes next time
+CREATE FUNCTION voiding.purge_tasks(batch_size integer) RETURNS void
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH due AS MATERIALIZED (
+    SELECT t.task_id FROM voiding.task t
+     WHERE t.task_id IN (SELECT p.task_id FROM voiding.task_purge p WHERE p.held_by IS NULL)
+     LIMIT batch_size FOR UPDATE SKIP LOCKED),
+  action AS (DELETE FROM voiding.task_action a USING due d WHERE a.task_id = d.task_id),
+  gone AS (DELETE FROM voiding.task t USING due d WHERE t.task_id = d.task_id RETURNING t.xid)
+  UPDATE voiding.archive_progress p SET purged = g.xid FROM (SELECT xid FROM gone ORDER BY xid DESC LIMIT 1) g
+   WHERE g.xid > p.purged OR p.purged >= pg_snapshot_xmax(pg_current_snapshot())
+$$;
+COMMENT ON FUNCTION voiding.purge_tasks(integer) IS 'internal';
