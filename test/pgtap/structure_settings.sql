@@ -38,7 +38,7 @@ SELECT set_eq($$ SELECT schema || '.' || name FROM f WHERE prosecdef $$,
   'these functions, and no others, run with the rights of their owner');
 SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE language = 'c' AND provolatile = 'i' AND name <> 'problem' $$,
   'no other function in C is IMMUTABLE: all of them look at the session or at tables');
-SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE name ~ '^(create|drop|add|move|cancel|retry|discard|redact|acknowledge|dispatch|emit|maintain|open_task|close_task|send_|end_|forget|archive|lock)'
+SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE name ~ '^(create|drop|add|move|cancel|retry|discard|redact|acknowledge|dispatch|emit|maintain|open_task|close_task|send_|end_|forget|archive|lock|purge)'
                       AND provolatile <> 'v' $$,
   'what writes is VOLATILE');
 

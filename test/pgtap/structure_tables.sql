@@ -15,6 +15,7 @@ INSERT INTO wanted VALUES
   ('voiding', 'archive', 'p', 'subject text, position bigint, recorded_at timestamptz, source text, type text, data jsonb, actor text,
      event_id uuid, correlation_id uuid, causation_id uuid, process_id uuid, steps jsonb'),
   ('voiding', 'unarchived_event', 'v', 'subject text, position bigint, type text, data jsonb'),
+  ('voiding', 'task_purge', 'v', 'task_id uuid, type text, state text, process_id uuid, purge_at timestamptz, held_by text'),
   ('voiding', 'archive_progress', 'r', 'position bigint'),
   ('voiding', 'process', 'v', 'process_id uuid, type text, version integer, key text, state text, data jsonb,
      started_at timestamptz, updated_at timestamptz, finished_at timestamptz'),
