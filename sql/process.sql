@@ -139,7 +139,7 @@ BEGIN
       USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = format('SELECT * FROM voiding.explain(''%s'') says what it waits for.', process_id);
   END IF;
-  PERFORM voiding.close_task(process_id, 'complete');
+  PERFORM voiding.close_task(process_id, 'complete', jsonb_build_object('reason', reason, 'outcome', jsonb_build_object('reason', reason)));
   PERFORM voiding.engine_emit('ProcessFailureAcknowledged', p.key,
             jsonb_build_object('process_id', process_id, 'by', coalesce(voiding.sender(), voiding.caller()), 'reason', reason), process_id);
 END $$;

@@ -182,6 +182,7 @@ DECLARE
 BEGIN
   SELECT * INTO d FROM voiding.task_type x WHERE x.name = draft_task.type;
   f := coalesce(voiding.fill(d.definition - '{made_by,ended_by}'::text[], event, process, key, process_id), '{}');
+  t.created_at := voiding.now();
   t.type := draft_task.type;
   t.service := d.service;
   t.state := 'ready';
@@ -193,14 +194,13 @@ BEGIN
   t.form_factors := voiding.texts(f -> 'form_factors');
   t.excluded := voiding.texts(f -> 'excluded');
   t.priority := coalesce((f ->> 'priority')::integer, 0);
-  t.due_at := coalesce(voiding.moment(f ->> 'due'), 'infinity');
-  t.expires_at := voiding.moment(f ->> 'expire');
+  t.due_at := coalesce(voiding.moment(f ->> 'due', t.created_at), 'infinity');
+  t.expires_at := voiding.moment(f ->> 'expire', t.created_at);
   t.lease := coalesce(f ->> 'lease', 'PT15M')::interval;
   t.ttl := (f ->> 'ttl')::interval;
-  t.deadlines := (SELECT coalesce(jsonb_agg(x.value || jsonb_build_object('at', voiding.moment(x.key)) ORDER BY x.key::interval), '[]')
+  t.deadlines := (SELECT coalesce(jsonb_agg(x.value || jsonb_build_object('at', voiding.moment(x.key, t.created_at)) ORDER BY x.key::interval), '[]')
                     FROM jsonb_each(f -> 'deadlines') x);
   t.process_id := draft_task.process_id;
-  t.created_at := voiding.now();
   t.former := '{}';
   RETURN t;
 END $$;
@@ -245,13 +245,13 @@ COMMENT ON FUNCTION voiding.open_task(uuid, jsonb, uuid, jsonb, jsonb, text) IS 
 
 -- Called by the process manager when it leaves the state, and when a person
 -- acknowledges a failure.
-CREATE FUNCTION voiding.close_task(process_id uuid, action text) RETURNS void
+CREATE FUNCTION voiding.close_task(process_id uuid, action text, arguments jsonb DEFAULT '{}') RETURNS void
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-  SELECT voiding.move_task(x, action, '{engine}')
-    FROM (SELECT t.* FROM voiding.task t WHERE t.process_id = close_task.process_id AND t.ended_at IS NULL FOR UPDATE) x
+  SELECT voiding.move_task(t, action, '{engine}', arguments) FROM voiding.task t
+   WHERE t.process_id = close_task.process_id AND t.ended_at IS NULL FOR UPDATE
 $$;
-COMMENT ON FUNCTION voiding.close_task(uuid, text) IS 'internal';
+COMMENT ON FUNCTION voiding.close_task(uuid, text, jsonb) IS 'internal';
 
 -- The handler of events that make or end tasks: "@..." is of the message itself.
 CREATE FUNCTION voiding.task_event("@destination" text, "@type" text, "@position" bigint, "@message_id" uuid, "@correlation_id" uuid, "@data" jsonb)

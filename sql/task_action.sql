@@ -87,14 +87,27 @@ COMMENT ON FUNCTION voiding.do_me() IS 'internal';
 CREATE FUNCTION voiding.fits(t voiding.task, p voiding.person) RETURNS boolean
   LANGUAGE sql IMMUTABLE PARALLEL SAFE
   RETURN t.roles && p.roles AND t.skills <@ p.skills AND (t.form_factors = '{}' OR t.form_factors && p.form_factors) AND NOT (t.excluded && p.roles);
-COMMENT ON FUNCTION voiding.fits(voiding.task, voiding.person) IS 'internal: may such a person take such a task?';
+COMMENT ON FUNCTION voiding.fits(voiding.task, voiding.person) IS 'is a task for such a person: role, skills, form factors, not excluded';
+
+-- Has somebody as many tasks as the profile allows? Two claims at once of a role
+-- with a capacity wait for each other; of others, and without, nobody waits.
+CREATE FUNCTION voiding.is_full(p voiding.person, for_claim boolean DEFAULT false) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF p.capacity IS NULL THEN
+    RETURN false;
+  ELSIF for_claim THEN
+    PERFORM FROM voiding.worker_profile x WHERE x.role = p.role FOR UPDATE;
+  END IF;
+  RETURN p.capacity <= (SELECT count(*) FROM voiding.task x WHERE x.owner = p.role AND x.ended_at IS NULL);
+END $$;
+COMMENT ON FUNCTION voiding.is_full(voiding.person, boolean) IS 'internal';
 
 -- the same in words, and of this very task; none: it may be claimed
 CREATE FUNCTION voiding.reasons_against(t voiding.task, p voiding.person) RETURNS text[]
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  has bigint := (SELECT count(*) FROM voiding.task x WHERE x.owner = p.role AND x.ended_at IS NULL);
 BEGIN
   RETURN ARRAY(SELECT r FROM (
     SELECT 1, CASE WHEN t.ended_at IS NOT NULL THEN format('it is %s', t.state)
@@ -104,7 +117,7 @@ BEGIN
     UNION ALL SELECT 3, format('"%s" lacks skill "%s"', p.role, s) FROM unnest(t.skills) s WHERE s <> ALL (p.skills)
     UNION ALL SELECT 4, format('"%s" has no %s', p.role, array_to_string(t.form_factors, ' or '))
      WHERE t.form_factors <> '{}' AND NOT t.form_factors && p.form_factors
-    UNION ALL SELECT 5, format('"%s" has %s tasks, and may have %s', p.role, has, p.capacity) WHERE has >= p.capacity
+    UNION ALL SELECT 5, format('"%s" has as many tasks as it may have: %s', p.role, p.capacity) WHERE voiding.is_full(p)
     UNION ALL SELECT 6, format('"%s" is excluded', p.role) WHERE t.excluded && p.roles) x (n, r) WHERE r IS NOT NULL ORDER BY n);
 END $$;
 COMMENT ON FUNCTION voiding.reasons_against(voiding.task, voiding.person) IS 'internal';
@@ -116,7 +129,7 @@ COMMENT ON FUNCTION voiding.may_see(voiding.task, voiding.person) IS 'internal: 
 
 -- what somebody is to a task: worker, owner, supervisor
 CREATE FUNCTION voiding.standing(t voiding.task, p voiding.person) RETURNS text[]
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT array_remove(ARRAY[CASE WHEN voiding.reasons_against(t, p) = '{}' THEN 'worker' END, CASE WHEN t.owner = p.role THEN 'owner' END,
                             CASE WHEN t.service = ANY (p.services) THEN 'supervisor' END], NULL)
@@ -262,7 +275,7 @@ COMMENT ON FUNCTION voiding.do_act_on_task(uuid, text, jsonb, uuid, integer) IS 
 
 -- what task_transition cannot say
 CREATE FUNCTION voiding.check_action(t voiding.task, p voiding.person, action text, arguments jsonb) RETURNS void
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   fault text;
@@ -277,6 +290,8 @@ BEGIN
     IF fault IS NOT NULL THEN
       RAISE EXCEPTION 'the outcome of task % is refused: %', t.task_id, fault USING ERRCODE = 'invalid_parameter_value';
     END IF;
+  ELSIF action = 'claim' THEN
+    PERFORM voiding.is_full(p, true);  -- and standing() looks once more
   ELSIF action = 'assign' AND t.service = ANY (p.services) THEN
     IF to_regrole(quote_ident(arguments ->> 'role')) IS NULL THEN
       RAISE EXCEPTION 'role "%" does not exist', arguments ->> 'role' USING ERRCODE = 'undefined_object';
@@ -289,7 +304,7 @@ END $$;
 COMMENT ON FUNCTION voiding.check_action(voiding.task, voiding.person, text, jsonb) IS 'internal';
 
 CREATE FUNCTION voiding.refuse_action(t voiding.task, p voiding.person, action text, version integer) RETURNS void
-  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   now_it_is text := voiding.task_object(t)::text;
@@ -343,7 +358,7 @@ DECLARE
 BEGIN
   IF done IS NOT NULL THEN
     RETURN voiding.get_task(done, p);
-  ELSIF p.capacity <= (SELECT count(*) FROM voiding.task x WHERE x.owner = p.role AND x.ended_at IS NULL) THEN
+  ELSIF voiding.is_full(p, true) THEN
     RETURN NULL;
   END IF;
   LOOP

@@ -56,11 +56,11 @@ CREATE FUNCTION voiding.texts(v jsonb) RETURNS text[]
 AS $$ SELECT coalesce(array_agg(i #>> '{}') FILTER (WHERE i <> 'null'), '{}') FROM voiding.items(v) i $$;
 COMMENT ON FUNCTION voiding.texts(jsonb) IS 'internal';
 
--- a duration from now on, or a time
-CREATE FUNCTION voiding.moment(v text) RETURNS timestamptz
+-- a time, or a duration from another one on
+CREATE FUNCTION voiding.moment(v text, since timestamptz) RETURNS timestamptz
   LANGUAGE sql STABLE SET TimeZone = 'UTC' SET search_path = pg_catalog, pg_temp
-AS $$ SELECT CASE WHEN v LIKE 'P%' THEN voiding.now() + v::interval ELSE v::timestamptz END $$;
-COMMENT ON FUNCTION voiding.moment(text) IS 'internal';
+AS $$ SELECT CASE WHEN v LIKE 'P%' THEN since + v::interval ELSE v::timestamptz END $$;
+COMMENT ON FUNCTION voiding.moment(text, timestamptz) IS 'internal';
 
 -- ---- what is wrong with a definition ----
 
@@ -140,9 +140,10 @@ BEGIN
   IF d ? 'priority' AND coalesce(d ->> 'priority', '') !~ '^(-?[0-9]{1,9}|\$.*)$' THEN
     RETURN NEXT ('task type', '"priority" must be a whole number', 'write 10, or a path: the highest is done first')::voiding.definition_fault;
   END IF;
-  RETURN QUERY SELECT 'task type', format('"events" names %s', e), 'each is the past of an action, with an event type of yours or null: {"completed": "InstallationDone"}'
+  RETURN QUERY SELECT 'task type', format('"events" cannot have "%s": %s', e.key, e.value), 'each is the past of an action, with an event type of yours or null: {"completed": "InstallationDone"}'
     FROM jsonb_each(d -> 'events') e
-   WHERE NOT EXISTS (SELECT FROM voiding.task_transition x WHERE x.event = 'Task' || initcap(e.key)) OR e.value <> 'null' AND NOT voiding.is_own_event(e.value #>> '{}');
+   WHERE NOT EXISTS (SELECT FROM voiding.task_transition x WHERE x.event = 'Task' || initcap(e.key)) 
+      OR e.value <> 'null' AND (jsonb_typeof(e.value) <> 'string' OR NOT voiding.is_own_event(e.value #>> '{}'));
   RETURN QUERY SELECT * FROM voiding.bad_task_deadlines(coalesce(d -> 'deadlines', '{}'));
   RETURN QUERY SELECT * FROM voiding.bad_task_rules('made_by', coalesce(d -> 'made_by', '{}'));
   RETURN QUERY SELECT * FROM voiding.bad_task_rules('ended_by', coalesce(d -> 'ended_by', '{}'));

@@ -175,8 +175,9 @@ static Datum
 argument(VdHandler *h, int i, const VdMessage *m, bool *isnull)
 {
 	VdArgument *a = &h->args[i];
-	JsonbValue *v = *a->name == '@' ? NULL : vd_json_get(m->payload, a->name);
-	char	   *text = *a->name == '@' ? whole(m, a->name + 1) : v ? NULL : envelope(h, m, a->name);
+	bool		is_whole = *a->name == '@' && !h->is_query;
+	JsonbValue *v = is_whole ? NULL : vd_json_get(m->payload, a->name);
+	char	   *text = is_whole ? whole(m, a->name + 1) : v ? NULL : envelope(h, m, a->name);
 
 	if (v == NULL && text == NULL)
 		return default_value(h, i, m, isnull);

@@ -104,6 +104,7 @@ $old->safe_psql('bare', q{
   SELECT voiding.drop_command(type) FROM voiding.handler WHERE kind = 'command';
   SELECT voiding.drop_query(type) FROM voiding.handler WHERE kind = 'query';
   SELECT voiding.unsubscribe(type, service) FROM voiding.handler WHERE kind = 'event';
+  SELECT voiding.drop_task_type(name) FROM voiding.task_type;
   SELECT voiding.drop_service('billing'), voiding.drop_service('reports');
   DROP SCHEMA billing, reports CASCADE;
 });
