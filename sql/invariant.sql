@@ -39,6 +39,17 @@ AS $$
   SELECT 'no event is written twice', e.event_id::text, format('%s times', count(*))
     FROM voiding.event e GROUP BY e.event_id HAVING count(*) > 1
   UNION ALL
+  SELECT 'the archive has every event up to its position', e.subject, e.position::text
+    FROM voiding.event e
+   WHERE e.position <= (SELECT p.position FROM voiding.archive_progress p)
+     AND e.position / 10000000 IN (SELECT substr(c.relname, 10)::bigint FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                                    WHERE i.inhparent = 'voiding.archive'::regclass)
+     AND NOT EXISTS (SELECT FROM voiding.archive a WHERE a.subject = e.subject AND a.position = e.position)
+  UNION ALL
+  SELECT 'the archive says what the events say', e.subject, e.position::text
+    FROM voiding.event e JOIN voiding.archive a USING (subject, position)
+   WHERE (a.data, a.event_id, a.type) IS DISTINCT FROM (e.data, e.event_id, e.type)
+  UNION ALL
   SELECT 'a running process waits for something that will come', a.process_id::text, a.state
     FROM voiding.active_process a
     JOIN voiding.process_type t ON t.name = a.type AND t.version = a.version

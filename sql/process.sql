@@ -92,8 +92,12 @@ BEGIN
     PERFORM voiding.add_finished_partition(voiding.uuid_from(voiding.now() + interval '1 week'));
   END IF;
   PERFORM voiding.forget_commands();
+  -- twice: who was under way the first time has mostly ended by the second
+  PERFORM voiding.archive_events(500000);
+  PERFORM voiding.archive_events(500000);
+  PERFORM voiding.purge_tasks(100000);
 END $$;
-COMMENT ON FUNCTION voiding.maintain() IS 'make partitions ahead of time, forget old commands; call it daily';
+COMMENT ON FUNCTION voiding.maintain() IS 'make partitions ahead of time, forget old commands, archive at most a million events, purge tasks; call it daily';
 
 CREATE VIEW voiding.process AS
   SELECT process_id, type, version, key, state, data, started_at, updated_at, NULL::timestamptz AS finished_at,

@@ -26,6 +26,7 @@ CREATE TABLE voiding.task (
   expires_at     timestamptz,
   until          timestamptz,
   lease          interval NOT NULL,
+  ttl            interval,
   deadlines      jsonb NOT NULL,
   wake_at        timestamptz,
   outcome        jsonb,
@@ -54,6 +55,7 @@ COMMENT ON COLUMN voiding.task.roles IS 'members of one of these may do it, with
 COMMENT ON COLUMN voiding.task.excluded IS 'roles whose members may not, whatever else they are';
 COMMENT ON COLUMN voiding.task.due_at IS 'infinity: at no time';
 COMMENT ON COLUMN voiding.task.until IS 'the end of the lease; of a suspended one when it goes on';
+COMMENT ON COLUMN voiding.task.ttl IS 'how long it is kept after the end of its process; null: voiding.task_retention';
 COMMENT ON COLUMN voiding.task.wake_at IS 'when something happens to it by itself: null when it has ended';
 COMMENT ON COLUMN voiding.task.process_id IS 'the process whose state wants it; null: an event has made it';
 COMMENT ON COLUMN voiding.task.correlation_id IS 'the conversation that it belongs to: its status events move that process';
@@ -195,6 +197,7 @@ BEGIN
   t.due_at := coalesce(voiding.moment(f ->> 'due', t.created_at), 'infinity');
   t.expires_at := voiding.moment(f ->> 'expire', t.created_at);
   t.lease := coalesce(f ->> 'lease', 'PT15M')::interval;
+  t.ttl := (f ->> 'ttl')::interval;
   t.deadlines := (SELECT coalesce(jsonb_agg(x.value || jsonb_build_object('at', voiding.moment(x.key, t.created_at)) ORDER BY x.key::interval), '[]')
                     FROM jsonb_each(f -> 'deadlines') x);
   t.process_id := draft_task.process_id;

@@ -70,6 +70,11 @@ DECLARE
   n    integer := 0;
   r    record;
 BEGIN
+  -- (a value from before a restore may be too high: it says nothing)
+  IF EXISTS (SELECT FROM voiding.archive_progress a
+              WHERE after IS NOT NULL AND a.purged >= pg_snapshot_xmin(coalesce(w.since, w.until)) AND a.purged < pg_snapshot_xmax(pg_current_snapshot())) THEN
+    RAISE EXCEPTION 'tasks that have changed since the cursor are gone' USING ERRCODE = 'VD10A', HINT = 'Begin again without a cursor.';
+  END IF;
   LOOP
     FOR r IN
       SELECT t AS task, voiding.may_see(t, p) AS is_seen FROM voiding.task t

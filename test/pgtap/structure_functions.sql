@@ -33,6 +33,7 @@ INSERT INTO wanted VALUES
   ('voiding', 'emit', 'type text, subject text, data jsonb, source text DEFAULT NULL::text', 'uuid'),
   ('voiding', 'cloudevent', 'e voiding.event', 'jsonb'),
   ('voiding', 'redact_event', 'event_id uuid, reason text', 'void'),
+  ('voiding', 'history_of', 'subject text, after bigint DEFAULT 0, batch_size integer DEFAULT NULL::integer', 'SETOF voiding.archive'),
   -- processes
   ('voiding', 'create_process_type', 'name text, definition jsonb', 'integer'),
   ('voiding', 'drop_process_type', 'name text', 'void'),

@@ -35,13 +35,13 @@ SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE language NOT IN ('c', '
 SELECT set_eq($$ SELECT schema || '.' || name FROM f WHERE prosecdef $$,
   ARRAY['voiding.add_event_partition', 'voiding.add_finished_partition', 'voiding.maintain', 'voiding.move_timer',
         'voiding.cancel_timer', 'voiding.explain', 'voiding.diagram', 'voiding.check_definition', 'voiding.check_invariants',
-        'voiding.wait_for_process',
+        'voiding.wait_for_process', 'voiding.history_of',
         'billing.issue_document', 'billing.void_document', 'billing.refuse_document', 'billing.check_invariants', 'billing.get_document',
         'reports.publish_report', 'reports.check_invariants', 'reports.get_report', 'reports.get_reports'],
   'these functions, and no others, run with the rights of their owner');
 SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE language = 'c' AND provolatile = 'i' AND name <> 'problem' $$,
   'no other function in C is IMMUTABLE: all of them look at the session or at tables');
-SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE name ~ '^(create|drop|add|move|cancel|retry|discard|redact|acknowledge|dispatch|emit|maintain|open_task|close_task|send_|end_|forget)'
+SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE name ~ '^(create|drop|add|move|cancel|retry|discard|redact|acknowledge|dispatch|emit|maintain|open_task|close_task|send_|end_|forget|archive|lock|purge)'
                       AND provolatile <> 'v' $$,
   'what writes is VOLATILE');
 

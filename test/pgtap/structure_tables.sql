@@ -12,6 +12,11 @@ INSERT INTO wanted VALUES
   ('reports', 'refusal', 'r', 'process_id uuid, document_id text, report_id bigint, reason text'),
   ('voiding', 'event', 'p', 'position bigint, event_id uuid, type text, source text, subject text, correlation_id uuid,
      causation_id uuid, data jsonb, recorded_at timestamptz'),
+  ('voiding', 'archive', 'p', 'subject text, position bigint, recorded_at timestamptz, source text, type text, data jsonb, actor text,
+     event_id uuid, correlation_id uuid, causation_id uuid, process_id uuid, steps jsonb'),
+  ('voiding', 'unarchived_event', 'v', 'subject text, position bigint, type text, data jsonb'),
+  ('voiding', 'task_purge', 'v', 'task_id uuid, type text, state text, process_id uuid, purge_at timestamptz, held_by text'),
+  ('voiding', 'archive_progress', 'r', 'position bigint'),
   ('voiding', 'process', 'v', 'process_id uuid, type text, version integer, key text, state text, data jsonb,
      started_at timestamptz, updated_at timestamptz, finished_at timestamptz'),
   ('voiding', 'active_process', 'r', 'process_id uuid, type text, version integer, key text, state text, data jsonb'),
@@ -73,8 +78,8 @@ SELECT is_empty($$
 SELECT col_is_pk('billing', 'document', ARRAY['document_id'], 'a document is known by its id');
 SELECT results_eq(
   $$ SELECT relid::regclass::text, pg_get_partkeydef(relid)
-       FROM (VALUES ('voiding.event'::regclass), ('voiding.finished_process')) v(relid) ORDER BY 1 $$,
-  $$ VALUES ('voiding.event', 'RANGE ("position")'), ('voiding.finished_process', 'RANGE (process_id)') $$,
+       FROM (VALUES ('voiding.archive'::regclass), ('voiding.event'), ('voiding.finished_process')) v(relid) ORDER BY 1 $$,
+  $$ VALUES ('voiding.archive', 'RANGE ("position")'), ('voiding.event', 'RANGE ("position")'), ('voiding.finished_process', 'RANGE (process_id)') $$,
   'events are partitioned by position, ended processes by id');
 SELECT is_empty($$
   SELECT i.indrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid

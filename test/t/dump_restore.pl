@@ -56,6 +56,7 @@ begin_story($old, 'busy', 'billing', 'reports');
 invariants_hold($old, 'busy', 'before');
 my $before = contents($old, 'busy');
 is(lines_like(qr/^voiding\.event_p\d+\|[1-9]/, $before), 4, 'there are events in four partitions');
+is(lines_like(qr/^voiding\.archive_p\d+\|[1-9]/, $before), 4, 'they are archived in as many');
 is(lines_like(qr/^voiding\.finished_process_\w+\|[1-9]/, $before), 2, 'and ended processes in two');
 is(lines_like(qr/^voiding\.(outbox|dead_letter|parked_event|active_process|timer|task)\|[1-9]/, $before), 6,
   'and something of everything else');
