@@ -1,6 +1,6 @@
 -- timer.sql: deadlines of processes, as rows: to be listed, moved, cancelled.
 -- They go when the state is left, in the same commit. Tasks have their own time
--- (wake_at), and are found here too: with no name.
+-- (wake_at), and are found here too.
 
 CREATE TABLE voiding.timer (
   process_id uuid NOT NULL,
@@ -19,10 +19,8 @@ SELECT pg_catalog.pg_extension_config_dump('voiding.timer', '');
 CREATE FUNCTION voiding.due_timers(batch_size integer) RETURNS TABLE (process_id uuid, name text)
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-  (SELECT t.process_id, t.name FROM voiding.timer t
-    WHERE NOT t.held AND t.due_at <= (SELECT voiding.now()) ORDER BY t.due_at LIMIT batch_size)
-  UNION ALL
-  (SELECT t.task_id, NULL FROM voiding.task t WHERE t.wake_at <= (SELECT voiding.now()) ORDER BY t.wake_at LIMIT batch_size)
+  SELECT t.process_id, t.name FROM voiding.timer t
+   WHERE NOT t.held AND t.due_at <= (SELECT voiding.now()) ORDER BY t.due_at LIMIT batch_size
 $$;
 COMMENT ON FUNCTION voiding.due_timers(integer) IS 'internal';
 
@@ -32,16 +30,22 @@ COMMENT ON FUNCTION voiding.due_timers(integer) IS 'internal';
 CREATE FUNCTION voiding.free_timers(batch_size integer, not_before timestamptz) RETURNS TABLE (process_id uuid, name text)
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-  WITH of_process AS (
-    SELECT t.process_id, t.name FROM voiding.timer t JOIN voiding.active_process a USING (process_id)
-     WHERE NOT t.held AND t.due_at >= not_before AND t.due_at <= (SELECT voiding.now())
-     ORDER BY t.due_at LIMIT batch_size FOR UPDATE OF a SKIP LOCKED),
-  of_task AS (
-    SELECT t.task_id FROM voiding.task t WHERE t.wake_at >= not_before AND t.wake_at <= (SELECT voiding.now())
-     ORDER BY t.wake_at LIMIT batch_size FOR UPDATE SKIP LOCKED)
-  SELECT p.process_id, p.name FROM of_process p UNION ALL SELECT t.task_id, NULL FROM of_task t
+  SELECT t.process_id, t.name FROM voiding.timer t JOIN voiding.active_process a USING (process_id)
+   WHERE NOT t.held AND t.due_at >= not_before AND t.due_at <= (SELECT voiding.now())
+   ORDER BY t.due_at LIMIT batch_size FOR UPDATE OF a SKIP LOCKED
 $$;
 COMMENT ON FUNCTION voiding.free_timers(integer, timestamptz) IS 'internal: the same, without those whose process is locked; locks the others';
+
+-- Tasks that are due and free, which it locks. A plan that is kept: to plan it in
+-- each round would cost processes that have no tasks.
+CREATE FUNCTION voiding.due_tasks(batch_size integer, not_before timestamptz) RETURNS SETOF uuid
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+  RETURN QUERY SELECT t.task_id FROM voiding.task t WHERE t.wake_at >= not_before AND t.wake_at <= (SELECT voiding.now())
+                ORDER BY t.wake_at LIMIT batch_size FOR UPDATE SKIP LOCKED;
+END $$;
+COMMENT ON FUNCTION voiding.due_tasks(integer, timestamptz) IS 'internal';
 
 CREATE FUNCTION voiding.next_due(not_before timestamptz) RETURNS timestamptz
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp

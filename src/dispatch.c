@@ -492,7 +492,9 @@ vd_run_timers(int limit, TimestampTz since)
 	ListCell   *lc;
 
 	foreach(lc, find_due(vd_am_worker ? "SELECT process_id, name FROM voiding.free_timers($1, $2)"
-						 : "SELECT process_id, name FROM voiding.due_timers($1)", limit, since))
+						 " UNION ALL SELECT t, NULL FROM voiding.due_tasks($1, $2) t"
+						 : "SELECT process_id, name FROM voiding.due_timers($1)"
+						 " UNION ALL SELECT t, NULL FROM voiding.due_tasks($1, $2) t", limit, since))
 	{
 		Due		   *d = lfirst(lc);
 
