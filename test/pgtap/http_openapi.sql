@@ -33,7 +33,7 @@ SELECT is((SELECT (doc #> '{components,schemas,command.IssueDocument}') - 'descr
 CREATE ROLE reader;
 GRANT USAGE ON SCHEMA voiding, billing TO reader;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA voiding TO reader;
-GRANT SELECT ON voiding.route, voiding.handler, voiding.service TO reader;
+GRANT SELECT ON voiding.route, voiding.handler, voiding.service, voiding.task_transition TO reader;
 GRANT EXECUTE ON FUNCTION billing.issue_document, billing.get_document TO PUBLIC;
 GRANT EXECUTE ON FUNCTION billing.void_document TO reader;
 SET ROLE reader;
