@@ -12,7 +12,7 @@ CREATE TABLE voiding.task (
   task_id        uuid PRIMARY KEY,
   type           text NOT NULL,
   service        text,
-  state          text NOT NULL CHECK (state IN ('ready', 'claimed', 'in_progress', 'suspended', 'completed', 'failed', 'cancelled', 'expired')),
+  state          text NOT NULL,      -- as task_transition says; a CHECK would be compiled by each statement
   title          text,
   document       jsonb NOT NULL,
   key            text NOT NULL,
@@ -65,7 +65,8 @@ COMMENT ON COLUMN voiding.task.said IS 'the event that the last change was said 
 COMMENT ON COLUMN voiding.task.xid IS 'the transaction that changed it last, for task_changes()';
 SELECT pg_catalog.pg_extension_config_dump('voiding.task', '');
 
-CREATE TRIGGER say AFTER UPDATE ON voiding.task FOR EACH ROW WHEN (NEW.said IS NOT NULL)
+-- no "said", no event
+CREATE TRIGGER say AFTER UPDATE ON voiding.task FOR EACH ROW
   EXECUTE FUNCTION voiding.emit_event('@type=said', '@source=service', '@subject=key', '@correlation=correlation_id',
     'task_id', 'type', 'key', 'state', 'owner', 'outcome', 'reason', 'process_id', 'version');
 

@@ -29,6 +29,8 @@ PG_FUNCTION_INFO_V1(voiding_definitions_changed);
 static MemoryContext cache = NULL;
 static HTAB *routes = NULL;
 static List *definitions = NIL;
+static List *services = NIL;
+static bool services_known = false;
 static uint64 generation = 1;
 
 static void
@@ -46,6 +48,8 @@ forget(Datum arg, Oid relid)
 	cache = NULL;
 	routes = NULL;
 	definitions = NIL;
+	services = NIL;
+	services_known = false;
 }
 
 static void
@@ -442,60 +446,98 @@ vd_route(const char *event_type)
 
 /* ---- services ---- */
 
+typedef struct Service
+{
+	char	   *name;
+	char	   *owner;
+	char	   *schema;
+} Service;
+
+static List *
+read_services(void)
+{
+	VdIdentity	saved;
+	List	   *all = NIL;
+	MemoryContext old;
+
+	read_begin(&saved, "SELECT name, owner, schema FROM voiding.service ORDER BY name", 0, NULL, NULL);
+	old = MemoryContextSwitchTo(cache);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		Service    *s = palloc(sizeof(Service));
+
+		s->name = column_text(i, 1);
+		s->owner = column_text(i, 2);
+		s->schema = column_text(i, 3);
+		all = lappend(all, s);
+	}
+	MemoryContextSwitchTo(old);
+	vd_read_end(&saved);
+	return all;
+}
+
+/* all of them: there are few */
+static List *
+known_services(void)
+{
+	for (open_cache(); !services_known; open_cache())
+	{
+		uint64		before = generation;
+		List	   *all = read_services();
+
+		if (generation != before)
+			continue;
+		services = all;
+		services_known = true;
+	}
+	return services;
+}
+
 /* is there such a service? If so, its owner and schema, in the current context */
 bool
 vd_service(const char *name, char **owner, char **schema)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	VdIdentity	saved;
-	Oid			argtype = TEXTOID;
-	Datum		arg = CStringGetTextDatum(name);
-	bool		found;
+	ListCell   *lc;
 
-	read_begin(&saved, "SELECT owner, schema FROM voiding.service WHERE name = $1",
-			   1, &argtype, &arg);
-	found = SPI_processed == 1;
-	if (found && owner)
-		*owner = vd_read_text(caller, 0, 1);
-	if (found && schema)
-		*schema = vd_read_text(caller, 0, 2);
-	vd_read_end(&saved);
-	return found;
+	foreach(lc, known_services())
+	{
+		Service    *s = lfirst(lc);
+
+		if (strcmp(s->name, name) != 0)
+			continue;
+		if (owner)
+			*owner = pstrdup(s->owner);
+		if (schema)
+			*schema = pstrdup(s->schema);
+		return true;
+	}
+	return false;
 }
 
 /* the service that owns a schema, or NULL */
 char *
 vd_service_of_schema(const char *schema)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	VdIdentity	saved;
-	Oid			argtype = TEXTOID;
-	Datum		arg = CStringGetTextDatum(schema);
-	char	   *name = NULL;
+	ListCell   *lc;
 
-	read_begin(&saved, "SELECT name FROM voiding.service WHERE schema = $1",
-			   1, &argtype, &arg);
-	if (SPI_processed == 1)
-		name = vd_read_text(caller, 0, 1);
-	vd_read_end(&saved);
-	return name;
+	foreach(lc, known_services())
+	{
+		Service    *s = lfirst(lc);
+
+		if (strcmp(s->schema, schema) == 0)
+			return pstrdup(s->name);
+	}
+	return NULL;
 }
 
 /* the names of all services, in the current context */
 List *
 vd_service_names(void)
 {
-	MemoryContext caller = CurrentMemoryContext;
-	VdIdentity	saved;
 	List	   *names = NIL;
-	MemoryContext old;
+	ListCell   *lc;
 
-	read_begin(&saved, "SELECT name FROM voiding.service ORDER BY name", 0, NULL, NULL);
-	old = MemoryContextSwitchTo(caller);
-	for (uint64 i = 0; i < SPI_processed; i++)
-		names = lappend(names, pstrdup(SPI_getvalue(SPI_tuptable->vals[i],
-													SPI_tuptable->tupdesc, 1)));
-	MemoryContextSwitchTo(old);
-	vd_read_end(&saved);
+	foreach(lc, known_services())
+		names = lappend(names, pstrdup(((Service *) lfirst(lc))->name));
 	return names;
 }
