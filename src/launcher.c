@@ -379,6 +379,8 @@ vd_launch(int workers)
 	BackgroundWorker w;
 	VdWorkerStart start = {.dboid = MyDatabaseId,.workers = workers};
 
+	/* what the last one found: who calls this has the extension */
+	pg_atomic_write_u32(&vd_my_database()->absent, 0);
 	vd_fill_worker(&w, "launcher");
 	w.bgw_restart_time = 1;
 	w.bgw_main_arg = Int32GetDatum(1);

@@ -75,15 +75,15 @@ ask(Oid oid, Oid owner, const char *path, Datum value)
 	LOCAL_FCINFO(fcinfo, 1);
 	FmgrInfo	flinfo;
 	Oid			before = vd_current_owner;
+	bool		read_only = XactReadOnly;
 	VdIdentity	saved;
 	Datum		answer;
 	char	   *fault;
 
 	vd_become(&saved, owner, path);
-	(void) set_config_option("transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
 	PG_TRY();
 	{
+		XactReadOnly = true;	/* cannot be set back from within */
 		vd_current_owner = owner;
 		fmgr_info(oid, &flinfo);
 		InitFunctionCallInfoData(*fcinfo, &flinfo, 1, InvalidOid, NULL, NULL);
@@ -95,6 +95,7 @@ ask(Oid oid, Oid owner, const char *path, Datum value)
 	PG_FINALLY();
 	{
 		vd_current_owner = before;
+		XactReadOnly = read_only;
 	}
 	PG_END_TRY();
 	vd_return(&saved);

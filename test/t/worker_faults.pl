@@ -295,6 +295,8 @@ is(row($node, $db, q{SELECT voiding.emit('Said', 'again', '{"n": 1}', 'shop') IS
 ok(poll_until(sub { row($node, $db, q{SELECT count(*) FROM shop.seen WHERE key = 'again'}) eq '1' }, 20), 'they serve');
 is(error_of($node, $db, 'DROP EXTENSION voiding CASCADE'), '', 'DROP EXTENSION while workers serve');
 ok(poll_until(sub { row($node, $db, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'voiding worker'}) eq '0' }, 20), 'they leave');
+# one that it starts again finds nothing; that must not be remembered
+ok(poll_until(sub { row($node, $db, q{SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'voiding launcher'}) eq '0' }, 40), 'and their launcher');
 $node->safe_psql($db, 'DROP SCHEMA billing, reports, shop CASCADE; CREATE EXTENSION voiding; SELECT voiding.start_workers(2)');
 row($node, $db, q{SELECT billing.issue_document('N', 'n', 1)});
 my $process = row($node, $db, q{SELECT billing.void_document('N', 'new')});
