@@ -173,7 +173,8 @@ COMMENT ON FUNCTION voiding.move_task(voiding.task, text, text[], jsonb, text, t
 
 -- A task of this type, with all that its definition says looked up. is_plain:
 -- without what may be wrong with that; who may do it and who is excluded stays.
-CREATE FUNCTION voiding.draft_task(type text, event jsonb, process jsonb, key text, process_id uuid, is_plain boolean DEFAULT false) RETURNS voiding.task
+CREATE FUNCTION voiding.draft_task(type text, event jsonb, process jsonb, key text, process_id uuid, is_plain boolean DEFAULT false, made_at timestamptz DEFAULT NULL)
+  RETURNS voiding.task
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -186,7 +187,7 @@ BEGIN
                     - ARRAY(SELECT m.key FROM jsonb_each_text(d.definition) m WHERE is_plain AND (m.key = 'document' OR m.key IN ('priority', 'due', 'expire') AND m.value LIKE '$%')),
                     event, process, key, process_id);
   f := coalesce(f, '{}');
-  t.created_at := voiding.now();
+  t.created_at := coalesce(made_at, voiding.now());
   t.type := draft_task.type;
   t.service := d.service;
   t.state := 'ready';
@@ -208,7 +209,7 @@ BEGIN
   t.former := '{}';
   RETURN t;
 END $$;
-COMMENT ON FUNCTION voiding.draft_task(text, jsonb, jsonb, text, uuid, boolean) IS 'internal';
+COMMENT ON FUNCTION voiding.draft_task(text, jsonb, jsonb, text, uuid, boolean, timestamptz) IS 'internal';
 
 CREATE FUNCTION voiding.derive_uuid(origin uuid, type text, key text) RETURNS uuid
   LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'voiding_derive_uuid';
@@ -287,7 +288,7 @@ BEGIN
     old := voiding.task_for(r.name, key);
     CONTINUE WHEN old.position >= "@position";  -- a newer one has been here
     IF r.kind = 'made_by' THEN
-      new := voiding.draft_task(r.name, "@data", NULL, key, NULL);
+      new := voiding.draft_task(r.name, "@data", NULL, key, NULL, made_at => CASE WHEN old.ended_at IS NULL THEN old.created_at END);
       new.position := "@position";
       new.correlation_id := "@correlation_id";
       PERFORM voiding.make_task(old, new, "@message_id");
@@ -328,6 +329,12 @@ BEGIN
     t.until := old.until;
     t.version := old.version;
     t.former := voiding.former_roles(old);
+    -- deadlines that have passed do not pass again, and what they have raised stays
+    SELECT coalesce(jsonb_agg(d.d ORDER BY d.n) FILTER (WHERE NOT d.passed), '[]'), greatest(t.priority, max((d.d ->> 'priority')::integer) FILTER (WHERE d.passed))
+      INTO t.deadlines, t.priority
+      FROM (SELECT x.d, x.n, (x.d ->> 'at')::timestamptz <= voiding.now()
+                   AND NOT EXISTS (SELECT FROM jsonb_array_elements(old.deadlines) o WHERE (o ->> 'at')::timestamptz = (x.d ->> 'at')::timestamptz) AS passed
+              FROM jsonb_array_elements(t.deadlines) WITH ORDINALITY x (d, n)) d;
     PERFORM voiding.write_task(t, NULL);
   END IF;
 END $$;

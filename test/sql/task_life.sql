@@ -143,6 +143,16 @@ SELECT try(format('voiding.act_on_task(%L, %L, %L)', :'t', 'assign', jsonb_build
 SELECT roles FROM voiding.task WHERE task_id = :'t';
 SELECT format('DROP ROLE regress_%s', repeat('x', 55)) \gexec
 
+-- ---- a later event: times count from when it was made, and what has passed does not pass again ----
+SET voiding.clock_offset = 0;
+SELECT wanted('e1') AS t \gset
+SET voiding.clock_offset = 14500;
+SELECT voiding.dispatch() > 0 AS some;
+SELECT wanted('e1', '{"p": 3}') = :'t' AS same;
+SELECT priority, due_at - created_at AS due, expires_at - created_at AS expire, jsonb_array_length(deadlines) AS deadlines FROM voiding.task WHERE task_id = :'t';
+SELECT voiding.dispatch() > 0 AS some;
+SELECT type FROM said WHERE subject = 'e1';
+
 -- ---- by itself: suspended until, deadlines, expiry ----
 SELECT count(voiding.cancel_task(task_id)) FROM voiding.task WHERE ended_at IS NULL;
 SET voiding.clock_offset = 0;
