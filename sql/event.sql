@@ -79,22 +79,30 @@ CREATE FUNCTION voiding.do_redact_event(event_id uuid, reason text) RETURNS void
 AS $$
 DECLARE
   note jsonb := jsonb_build_object('redacted', jsonb_build_object('by', voiding.caller(), 'at', voiding.now(), 'reason', reason));
-  e    voiding.event;
+  e    record;
+  copy record;  -- itself, and what it did to further processes
 BEGIN
   IF coalesce(reason, '') = '' THEN
     RAISE EXCEPTION 'a redaction needs a reason' USING ERRCODE = 'invalid_parameter_value';
   END IF;
   PERFORM voiding.lock_archive();   -- else it is copied there meanwhile, with its data
-  PERFORM set_config('voiding.redacting', event_id::text, true);
-  UPDATE voiding.event x SET data = note WHERE x.event_id = do_redact_event.event_id RETURNING x.* INTO e;
-  IF FOUND THEN
-    UPDATE voiding.archive a SET data = note WHERE a.subject = e.subject AND a.position = e.position;
-  ELSE
-    UPDATE voiding.archive a SET data = note WHERE a.event_id = do_redact_event.event_id;
-    IF NOT FOUND THEN
-      RAISE EXCEPTION 'there is no event %', event_id USING ERRCODE = 'no_data_found';
-    END IF;
+  SELECT x.subject, x.position INTO e FROM voiding.event x WHERE x.event_id = do_redact_event.event_id;
+  IF NOT FOUND THEN
+    SELECT a.subject, a.position INTO e FROM voiding.archive a WHERE a.event_id = do_redact_event.event_id;
   END IF;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no event %', event_id USING ERRCODE = 'no_data_found';
+  END IF;
+  FOR copy IN
+    SELECT x.event_id, x.position FROM voiding.event x WHERE x.position >= e.position
+       AND (x.event_id = do_redact_event.event_id OR x.type = 'ProcessMoved' AND x.causation_id = do_redact_event.event_id)
+    UNION
+    SELECT a.event_id, a.position FROM voiding.archive a WHERE a.subject = e.subject AND a.position >= e.position
+       AND (a.event_id = do_redact_event.event_id OR a.type = 'ProcessMoved' AND a.causation_id = do_redact_event.event_id) LOOP
+    PERFORM set_config('voiding.redacting', copy.event_id::text, true);
+    UPDATE voiding.event x SET data = note WHERE x.position = copy.position;
+    UPDATE voiding.archive a SET data = note WHERE a.subject = e.subject AND a.position = copy.position;
+  END LOOP;
   PERFORM set_config('voiding.redacting', '', true);
 END $$;
 COMMENT ON FUNCTION voiding.do_redact_event(uuid, text) IS 'internal';

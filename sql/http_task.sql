@@ -161,7 +161,6 @@ DECLARE
   versions integer[] := ARRAY(SELECT m[1]::integer FROM regexp_matches(if_match, '(?:^|,)\s*"([0-9]{1,9})(?:-[0-9a-f]+)?"', 'g') m);
   -- of several the one that it has, if any; none that can be read: one that it never has
   version  integer := CASE WHEN if_match IS NOT NULL THEN coalesce((SELECT x.version FROM voiding.task x WHERE x.task_id = id AND x.version = ANY (versions)), versions[1], -1) END;
-  unknown  text;
   t        voiding.task;
   a        voiding.http_answer;
   code     text; message text; now_it_is jsonb; remedy text;
@@ -169,12 +168,6 @@ DECLARE
 BEGIN
   IF NOT EXISTS (SELECT FROM voiding.task_transition x WHERE x.action = verb AND x.who <> 'engine') THEN
     RAISE EXCEPTION 'there is no action "%"', verb USING ERRCODE = 'undefined_object', HINT = format('GET /tasks/%s/actions shows what is possible.', id);
-  END IF;
-  SELECT string_agg(format('"%s"', k), ', ') INTO unknown FROM jsonb_object_keys(q.body) k  -- there is a function of this name
-   WHERE k IN ('task_id', 'action_id', 'version') OR NOT EXISTS (
-         SELECT FROM pg_proc p WHERE p.pronamespace = 'voiding'::regnamespace AND p.proname IN (verb || '_task', verb || '_claim') AND k = ANY (p.proargnames));
-  IF unknown IS NOT NULL THEN
-    RAISE EXCEPTION 'action "%" has no argument %', verb, unknown USING ERRCODE = 'VD22B';
   END IF;
   PERFORM set_config('voiding.form_factor', q.query ->> 'form_factor', true) WHERE q.query ? 'form_factor';
   BEGIN

@@ -172,8 +172,10 @@ COMMENT ON FUNCTION voiding.move_task(voiding.task, text, text[], jsonb, text, t
 
 -- ---- making ----
 
--- A task of this type, with all that its definition says looked up.
-CREATE FUNCTION voiding.draft_task(type text, event jsonb, process jsonb, key text, process_id uuid) RETURNS voiding.task
+-- A task of this type, with all that its definition says looked up. is_plain:
+-- without what may be wrong with that; who may do it and who is excluded stays.
+CREATE FUNCTION voiding.draft_task(type text, event jsonb, process jsonb, key text, process_id uuid, is_plain boolean DEFAULT false, made_at timestamptz DEFAULT NULL)
+  RETURNS voiding.task
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -182,19 +184,22 @@ DECLARE
   t voiding.task;
 BEGIN
   SELECT * INTO d FROM voiding.task_type x WHERE x.name = draft_task.type;
-  f := coalesce(voiding.fill(d.definition - '{made_by,ended_by}'::text[], event, process, key, process_id), '{}');
-  t.created_at := voiding.now();
+  f := voiding.fill(d.definition - '{made_by,ended_by}'::text[]
+                    - ARRAY(SELECT m.key FROM jsonb_each_text(d.definition) m WHERE is_plain AND (m.key = 'document' OR m.key IN ('priority', 'due', 'expire') AND m.value LIKE '$%')),
+                    event, process, key, process_id);
+  f := coalesce(f, '{}');
+  t.created_at := coalesce(made_at, voiding.now());
   t.type := draft_task.type;
   t.service := d.service;
   t.state := 'ready';
   t.title := f ->> 'title';
-  t.document := coalesce(f -> 'document', '{}');
+  t.document := coalesce(nullif(f -> 'document', 'null'), '{}');
   t.key := draft_task.key;
   t.roles := CASE WHEN f ? 'roles' THEN voiding.texts(f -> 'roles') ELSE ARRAY(SELECT s.owner FROM voiding.service s WHERE s.name = d.service) END;
   t.skills := voiding.texts(f -> 'skills');
   t.form_factors := voiding.texts(f -> 'form_factors');
   t.excluded := voiding.texts(f -> 'excluded');
-  t.priority := coalesce((f ->> 'priority')::integer, 0);
+  t.priority := coalesce(- - (f ->> 'priority')::integer, 0);  -- the index has it negated
   t.due_at := coalesce(voiding.moment(f ->> 'due', t.created_at), 'infinity');
   t.expires_at := voiding.moment(f ->> 'expire', t.created_at);
   t.lease := coalesce(f ->> 'lease', 'PT15M')::interval;
@@ -205,7 +210,7 @@ BEGIN
   t.former := '{}';
   RETURN t;
 END $$;
-COMMENT ON FUNCTION voiding.draft_task(text, jsonb, jsonb, text, uuid) IS 'internal';
+COMMENT ON FUNCTION voiding.draft_task(text, jsonb, jsonb, text, uuid, boolean, timestamptz) IS 'internal';
 
 CREATE FUNCTION voiding.derive_uuid(origin uuid, type text, key text) RETURNS uuid
   LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'voiding_derive_uuid';
@@ -224,10 +229,13 @@ BEGIN
   END IF;
   BEGIN
     t := voiding.draft_task(task ->> 'type', event, process, key, process_id);
+    IF jsonb_typeof(t.document) <> 'object' THEN
+      RAISE EXCEPTION 'the document is not an object but: %', left(t.document::text, 100);
+    END IF;
     t.document := t.document || coalesce(task -> 'with', '{}');
     t.reason := voiding.ask_check((SELECT d.definition ->> 'check_document' FROM voiding.task_type d WHERE d.name = t.type), t.document);
   EXCEPTION WHEN OTHERS THEN
-    t := voiding.draft_task(task ->> 'type', NULL, NULL, key, process_id);
+    t := voiding.draft_task(task ->> 'type', event, process, key, process_id, is_plain => true);
     t.document := coalesce(task -> 'with', '{}');
     t.reason := SQLERRM;
   END;
@@ -273,13 +281,15 @@ BEGIN
     IF key IS NULL THEN
       RAISE EXCEPTION 'the event has no key for task type "%"', r.name
         USING ERRCODE = 'invalid_parameter_value', HINT = format('The type looks for it in %s.', r.rule -> 'key');
+    ELSIF octet_length(key) NOT BETWEEN 1 AND 1024 THEN  -- it could not be said of it that it is claimed, or anything else
+      RAISE EXCEPTION 'the key for task type "%" has % bytes; it may have 1 to 1024', r.name, octet_length(key) USING ERRCODE = 'invalid_parameter_value';
     END IF;
     -- one at a time for a key, also of those that are not there yet
     PERFORM pg_advisory_xact_lock(hashtextextended(r.name || ' ' || key, 0));
     old := voiding.task_for(r.name, key);
     CONTINUE WHEN old.position >= "@position";  -- a newer one has been here
     IF r.kind = 'made_by' THEN
-      new := voiding.draft_task(r.name, "@data", NULL, key, NULL);
+      new := voiding.draft_task(r.name, "@data", NULL, key, NULL, made_at => CASE WHEN old.ended_at IS NULL THEN old.created_at END);
       new.position := "@position";
       new.correlation_id := "@correlation_id";
       PERFORM voiding.make_task(old, new, "@message_id");
@@ -320,6 +330,12 @@ BEGIN
     t.until := old.until;
     t.version := old.version;
     t.former := voiding.former_roles(old);
+    -- deadlines that have passed do not pass again, and what they have raised stays
+    SELECT coalesce(jsonb_agg(d.d ORDER BY d.n) FILTER (WHERE NOT d.passed), '[]'), greatest(t.priority, max((d.d ->> 'priority')::integer) FILTER (WHERE d.passed))
+      INTO t.deadlines, t.priority
+      FROM (SELECT x.d, x.n, (x.d ->> 'at')::timestamptz <= voiding.now()
+                   AND NOT EXISTS (SELECT FROM jsonb_array_elements(old.deadlines) o WHERE (o ->> 'at')::timestamptz = (x.d ->> 'at')::timestamptz) AS passed
+              FROM jsonb_array_elements(t.deadlines) WITH ORDINALITY x (d, n)) d;
     PERFORM voiding.write_task(t, NULL);
   END IF;
 END $$;

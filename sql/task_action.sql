@@ -256,6 +256,7 @@ DECLARE
   t     voiding.task;
   moved voiding.task;
 BEGIN
+  PERFORM voiding.check_arguments(action, arguments);
   IF voiding.repeated_action(p.role, action_id, action, given) IS NOT NULL THEN
     RETURN voiding.get_task(task_id, p);
   END IF;
@@ -275,6 +276,24 @@ BEGIN
   RETURN moved;
 END $$;
 COMMENT ON FUNCTION voiding.do_act_on_task(uuid, text, jsonb, uuid, integer) IS 'internal';
+
+-- those that the function of this name takes
+CREATE FUNCTION voiding.check_arguments(action text, arguments jsonb) RETURNS void
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  known text[] := CASE action WHEN 'extend' THEN '{lease}' WHEN 'suspend' THEN '{until,reason}' WHEN 'complete' THEN '{outcome}'
+                              WHEN 'assign' THEN '{role,reason}' WHEN 'release' THEN '{reason}' WHEN 'fail' THEN '{reason}'
+                              WHEN 'cancel' THEN '{reason}' ELSE '{}' END;
+BEGIN
+  IF jsonb_typeof(arguments) <> 'object' THEN
+    RAISE EXCEPTION 'the arguments of action "%" must be an object, not %', action, jsonb_typeof(arguments) USING ERRCODE = 'VD22B';
+  ELSIF arguments - known <> '{}' THEN
+    RAISE EXCEPTION 'action "%" has no argument %', action, (SELECT string_agg(format('"%s"', k), ', ') FROM jsonb_object_keys(arguments - known) k)
+      USING ERRCODE = 'VD22B';
+  END IF;
+END $$;
+COMMENT ON FUNCTION voiding.check_arguments(text, jsonb) IS 'internal';
 
 -- what task_transition cannot say
 CREATE FUNCTION voiding.check_action(t voiding.task, p voiding.person, action text, arguments jsonb) RETURNS void
@@ -296,7 +315,7 @@ BEGIN
   ELSIF action = 'claim' THEN
     PERFORM voiding.is_full(p, true);  -- and standing() looks once more
   ELSIF action = 'assign' AND t.service = ANY (p.services) THEN
-    IF to_regrole(quote_ident(arguments ->> 'role')) IS NULL THEN
+    IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname::text = arguments ->> 'role') THEN  -- to_regrole() would cut it off
       RAISE EXCEPTION 'role "%" does not exist', arguments ->> 'role' USING ERRCODE = 'undefined_object';
     ELSIF t.excluded && (voiding.person(arguments ->> 'role')).roles THEN
       RAISE EXCEPTION 'permission denied to assign task % to "%"', t.task_id, arguments ->> 'role'

@@ -78,8 +78,10 @@ BEGIN
   LOOP
     FOR r IN
       SELECT t AS task, voiding.may_see(t, p) AS is_seen FROM voiding.task t
-       WHERE t.xid >= coalesce(pg_snapshot_xmin(w.since), '0'::xid8) AND t.xid < pg_snapshot_xmax(w.until)
-         AND pg_visible_in_snapshot(t.xid, w.until) AND NOT coalesce(pg_visible_in_snapshot(t.xid, w.since), false)
+       WHERE (t.xid >= coalesce(pg_snapshot_xmin(w.since), '0'::xid8) AND t.xid < pg_snapshot_xmax(w.until)
+              AND pg_visible_in_snapshot(t.xid, w.until) AND NOT coalesce(pg_visible_in_snapshot(t.xid, w.since), false)
+              -- of a server that this is restored from: they were there before all else
+              OR w.since IS NULL AND t.xid >= pg_snapshot_xmax(pg_current_snapshot()) AND t.xid IS DISTINCT FROM pg_current_xact_id_if_assigned())
          AND t.task_id > seen AND (voiding.may_see(t, p) OR w.since IS NOT NULL AND t.former && p.roles)
        ORDER BY t.task_id LIMIT batch_size LOOP
       n := n + 1;

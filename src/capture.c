@@ -337,9 +337,10 @@ text_column(int attno, HeapTuple tuple, TupleDesc desc)
 }
 
 /*
- * Type and source, where columns say them: false: there is no event. Of the
- * engine's own types only its own tables speak; for a service those whose owner
- * may.
+ * Type and source, where columns say them: false: there is no event. The
+ * engine's own tables say what they want, also of its own types and for a
+ * service whose owner is gone or has another name; for a service others only
+ * if their owner may.
  */
 static bool
 read_type_and_source(const Capture *c, VdEvent *ev, HeapTuple tuple, TupleDesc desc)
@@ -350,7 +351,9 @@ read_type_and_source(const Capture *c, VdEvent *ev, HeapTuple tuple, TupleDesc d
 		return false;
 	if (c->source == NULL && (ev->source = text_column(c->source_column, tuple, desc)) == NULL)
 		return false;
-	if (c->type == NULL && get_rel_namespace(c->relid) != vd_schema_oid())
+	if (get_rel_namespace(c->relid) == vd_schema_oid())
+		return true;
+	if (c->type == NULL)
 		vd_event_check_type(ev->type);
 	if (c->source == NULL)
 		vd_event_check_source(ev->source, c->owner);

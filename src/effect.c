@@ -233,8 +233,11 @@ vd_effects_write(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool wr
 	send_commands(p, fx->commands, ev);
 	vd_notify_add("process", p->state, &p->id);
 	CommandCounterIncrement();
-	if (withdraw)
+	if (withdraw)				/* SQL must see the task that goes */
+	{
+		vd_check_snapshot();
 		call_task("SELECT voiding.close_task($1, 'withdraw')", p, NULL, ev, NULL);
+	}
 	if (task)
 		call_task("SELECT voiding.open_task($1, $2, $3, $4, $5, $6)", p, task, ev, event);
 	if (fx->entered && (final || p->failed))

@@ -40,7 +40,7 @@ BEGIN
    WHERE task_id = task;
   PERFORM set_config('role', who, true);
   BEGIN
-    made := voiding.act_on_task(task, action, '{"role": "regress_bert", "reason": "x"}');
+    made := voiding.act_on_task(task, action, CASE action WHEN 'assign' THEN '{"role": "regress_bert", "reason": "x"}' ELSE '{}' END::jsonb);
     RAISE EXCEPTION '%', format('%s%s', made.state, ':' || made.owner) USING ERRCODE = 'ZZ000';
   EXCEPTION WHEN OTHERS THEN
     become := CASE SQLSTATE WHEN 'ZZ000' THEN SQLERRM ELSE SQLSTATE END;

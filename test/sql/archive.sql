@@ -83,6 +83,16 @@ SELECT string_agg(type, ' ') FROM voiding.history_of('apple');
 SELECT count(*), tableoid::regclass FROM voiding.archive GROUP BY 2 ORDER BY tableoid::regclass::text;
 SELECT * FROM progress;
 SELECT * FROM voiding.check_invariants();
+-- and of what says what it did to further processes, archived or not
+SELECT count(voiding.create_process_type('tree' || i, '{"key": "by", "start": {"Planted": "Growing"}, "states": {
+  "Growing": {"forever": "a test", "on": {"Watered": {"set": {"wet": true}}, "Felled": "Gone"}}, "Gone": {"type": "final"}}}')) FROM generate_series(1, 3) i;
+SELECT say('oak', 'Planted');
+SELECT voiding.maintain();
+SELECT say('oak', 'Watered');
+SELECT voiding.redact_event(event_id, 'asked by Anna') FROM voiding.event WHERE type = 'Planted';
+SELECT voiding.redact_event(event_id, 'asked by Anna') FROM voiding.event WHERE type = 'Watered';
+SELECT type, data #- '{redacted,at}' AS data FROM voiding.history_of('oak');
+SELECT count(*), count(*) FILTER (WHERE data ? 'redacted') FROM voiding.event WHERE subject = 'oak';
 -- the events of a part go: the archive has them, and can be redacted
 ALTER TABLE voiding.event DETACH PARTITION voiding.event_p1;
 DROP TABLE voiding.event_p1;

@@ -58,6 +58,12 @@ RESET ROLE;
 SELECT (voiding.assign_task(task_id, 'regress_crew')).state FROM voiding.task WHERE key = 'v3';
 SET ROLE regress_anna;
 SELECT * FROM sync() ORDER BY key;
+-- restored from another server, where ids of transactions were far higher: for who begins they were there before all else
+RESET ROLE;
+UPDATE voiding.task SET xid = '999999999999', said = NULL WHERE key = 'v4';
+SET ROLE regress_anna;
+SELECT (f.task).key FROM voiding.task_changes() f WHERE (f.task).key IN ('v4', 'v5') ORDER BY 1;
+SELECT * FROM sync() ORDER BY key;
 -- no cursors
 SELECT * FROM voiding.task_changes('garbage');
 SELECT * FROM voiding.task_changes('1:1:/2:2:/3');

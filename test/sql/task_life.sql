@@ -64,6 +64,8 @@ SET ROLE regress_anna;
 SELECT state, version FROM voiding.claim_task(:'t', :'a');
 SELECT state, version FROM voiding.claim_task(:'t', :'a');
 SELECT try(format($$voiding.fail_task(%L, 'x', %L)$$, :'t', :'a'));
+SELECT try(format('voiding.act_on_task(%L, %L, %L)', :'t', a.action, a.arguments))
+  FROM (VALUES ('start', '{"lease": "1 year"}'), ('extend', '{"lease": "1 h", "wibble": 1, "task_id": 2}'), ('start', '[]'), ('start', '"x"'), ('start', 'null')) a (action, arguments);
 SELECT state, version FROM voiding.start_task(:'t', :'b', 2);
 SELECT state, version FROM voiding.claim_task(:'t', :'a');
 SELECT try(format($$voiding.fail_task(%L, 'x', version => 2)$$, :'t'));
@@ -133,6 +135,23 @@ SET ROLE regress_bert;
 SELECT state, owner FROM voiding.complete_task(:'t', '{"hours": 1}');
 RESET ROLE;
 SELECT type, data ->> 'owner' AS owner, data ->> 'reason' AS reason FROM said WHERE subject = 'c1';
+
+-- ---- assigned to a role that there is, by its whole name ----
+SELECT wanted('a1') AS t \gset
+SELECT format('CREATE ROLE regress_%s', repeat('x', 55)) \gexec
+SELECT try(format('voiding.act_on_task(%L, %L, %L)', :'t', 'assign', jsonb_build_object('role', 'regress_' || repeat('x', n)))) FROM unnest('{55,56}'::int[]) n;
+SELECT roles FROM voiding.task WHERE task_id = :'t';
+SELECT format('DROP ROLE regress_%s', repeat('x', 55)) \gexec
+
+-- ---- a later event: times count from when it was made, and what has passed does not pass again ----
+SET voiding.clock_offset = 0;
+SELECT wanted('e1') AS t \gset
+SET voiding.clock_offset = 14500;
+SELECT voiding.dispatch() > 0 AS some;
+SELECT wanted('e1', '{"p": 3}') = :'t' AS same;
+SELECT priority, due_at - created_at AS due, expires_at - created_at AS expire, jsonb_array_length(deadlines) AS deadlines FROM voiding.task WHERE task_id = :'t';
+SELECT voiding.dispatch() > 0 AS some;
+SELECT type FROM said WHERE subject = 'e1';
 
 -- ---- by itself: suspended until, deadlines, expiry ----
 SELECT count(voiding.cancel_task(task_id)) FROM voiding.task WHERE ended_at IS NULL;

@@ -71,6 +71,16 @@ SELECT voiding.emit('Seen', 'x', '{}', 'shop') IS NOT NULL, voiding.dispatch();
 SELECT error FROM voiding.outbox;
 SELECT voiding.discard_message(id, 'a test') FROM voiding.outbox;
 
+-- a key that its status events could not have as their subject: no such task, else it could not be claimed, and would be in everybody's way
+SELECT voiding.create_task_type('look', '{"made_by": {"Seen": {"key": "$.event.id"}}}', 'field');
+SELECT voiding.emit('Seen', 'x', '{"id": ""}', 'shop') IS NOT NULL, voiding.emit('Seen', 'y', jsonb_build_object('id', repeat('k', 1025)), 'shop') IS NOT NULL,
+  voiding.emit('Seen', 'z', jsonb_build_object('id', repeat('k', 1024)), 'shop') IS NOT NULL;
+SELECT voiding.dispatch();
+SELECT error FROM voiding.outbox ORDER BY aggregateid;
+SELECT voiding.discard_message(id, 'a test') FROM voiding.outbox;
+SELECT length(key) FROM voiding.task WHERE type = 'look' AND length(key) <> 36;
+SELECT length((voiding.claim_task(task_id)).key) FROM voiding.task WHERE length(key) = 1024;
+
 -- ---- definitions that are refused: each with its place ----
 CREATE FUNCTION fault(d jsonb, name text DEFAULT 'bad', service text DEFAULT 'field') RETURNS text LANGUAGE plpgsql AS $$
 BEGIN

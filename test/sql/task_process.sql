@@ -56,6 +56,28 @@ RESET voiding.clock_offset;
 -- data that its type cannot use: there is a task all the same
 SELECT written('A5', '{"urgency": "very", "what": "Bad"}');
 SELECT key, state, title, document, reason FROM tasks WHERE key = 'A5';
+-- nor is there an error where its key is what cannot be used, or the document is none; and who is excluded stays so
+SELECT voiding.create_task_type('odd', '{"priority": "$.key", "document": "$.process.what", "excluded": "$.process.author", "due": "P1D"}', 'desk');
+SELECT voiding.create_process_type('oddity', '{"key": "id", "start": {"Odd": "Open"},
+  "states": {"Open": {"forever": "a test", "task": {"type": "odd", "with": {"a": 1}}, "on": {"TaskCompleted": "Done"}}, "Done": {"type": "final"}}}');
+SELECT voiding.emit('Odd', k, jsonb_build_object('id', k, 'what', w, 'author', 'ida'), 'desk') IS NOT NULL AS said
+  FROM (VALUES ('O1', '{}'::jsonb), ('2', '[1]'), ('3', 'null'), ('4', '{"b": 2}'), ('-2147483648', '{}')) v (k, w);
+SELECT t.key, document, excluded, priority, due_at - created_at AS due, reason FROM voiding.task t WHERE type = 'odd' ORDER BY created_at;
+-- the owner of the service has another name by now: work goes on
+SET client_min_messages = warning;
+DROP ROLE IF EXISTS regress_yard, regress_garden, regress_sweeper;
+RESET client_min_messages;
+CREATE ROLE regress_yard; CREATE ROLE regress_sweeper;
+CREATE SCHEMA yard AUTHORIZATION regress_yard;
+SELECT voiding.create_service('yard');
+SELECT voiding.create_task_type('sweep', '{"roles": ["regress_sweeper"], "made_by": {"Dirty": {}}}', 'yard');
+SELECT voiding.emit('Dirty', 'x', '{}', 'desk') IS NOT NULL AS said, voiding.dispatch();
+ALTER ROLE regress_yard RENAME TO regress_garden;
+SELECT format('GRANT regress_sweeper TO %I', current_user) \gexec
+SELECT (voiding.next_task('{sweep}')).state;
+SELECT type, source FROM voiding.event WHERE source = 'yard';
+DROP SCHEMA yard;
+DROP ROLE regress_garden, regress_sweeper;
 -- events of tasks are the engine's: nobody else says them
 SELECT voiding.emit('TaskCompleted', 'A5', '{}', 'desk');
 CREATE TABLE desk.forger (key text, said text);
