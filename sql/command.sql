@@ -287,8 +287,10 @@ BEGIN
     seen := coalesce(w.seen, '0');
     FOR command IN
       SELECT c.* FROM voiding.command c
-       WHERE c.xid >= coalesce(pg_snapshot_xmin(w.since), '0'::xid8) AND c.xid < pg_snapshot_xmax(w.until)
-         AND pg_visible_in_snapshot(c.xid, w.until) AND NOT coalesce(pg_visible_in_snapshot(c.xid, w.since), false)
+       WHERE (c.xid >= coalesce(pg_snapshot_xmin(w.since), '0'::xid8) AND c.xid < pg_snapshot_xmax(w.until)
+              AND pg_visible_in_snapshot(c.xid, w.until) AND NOT coalesce(pg_visible_in_snapshot(c.xid, w.since), false)
+              -- of a server that this is restored from: they were there before all else
+              OR w.since IS NULL AND c.xid >= pg_snapshot_xmax(pg_current_snapshot()) AND c.xid IS DISTINCT FROM pg_current_xact_id_if_assigned())
          AND c.seq > seen AND NOT c.gone AND (c.caller = me OR pg_has_role(me, to_regrole(quote_ident(c.caller)), 'MEMBER'))
        ORDER BY c.seq LIMIT batch_size LOOP
       n := n + 1;

@@ -129,6 +129,12 @@ SELECT * FROM seen('{ears,eyes}');
 SELECT voiding.dispatch();
 SELECT * FROM seen('{ears,eyes}');
 
+-- ---- of another server, from which this one was restored: a feed that begins has them ----
+BEGIN;
+UPDATE voiding.command SET xid = '999999999999' WHERE command_id = (SELECT c.command_id FROM voiding.command c WHERE NOT c.gone ORDER BY c.command_id LIMIT 1);
+SELECT count(*) = (SELECT count(*) FROM voiding.command WHERE NOT gone) AS all_of_them FROM voiding.command_changes(NULL, 100000);
+ROLLBACK;
+
 -- ---- old ones: a tombstone, then nothing; what is not over stays ----
 BEGIN;
 TRUNCATE voiding.command;
