@@ -213,62 +213,93 @@ COMMENT ON FUNCTION voiding.do_estimate_command(uuid) IS 'internal';
 -- ---- the feed ----
 
 -- A cursor is a window between two snapshots, and how far one has come in it.
--- Every change is in exactly one window, whenever its transaction commits; a
--- command that has changed twice comes once, as it is by now. The changes of
--- the reader's own transaction are in a later window, with what it does next.
-CREATE FUNCTION voiding.command_changes(after text DEFAULT NULL, batch_size integer DEFAULT 100)
-  RETURNS TABLE (cursor text, command voiding.command)
+-- Every change is in exactly one window, whenever its transaction commits; what
+-- has changed twice comes once, as it is by now. The changes of the reader's
+-- own transaction are in a later window, with what it does next.
+CREATE TYPE voiding.feed_window AS (since pg_snapshot, until pg_snapshot, seen text, is_last boolean);
+COMMENT ON TYPE voiding.feed_window IS 'a cursor of a feed, read';
+
+CREATE FUNCTION voiding.feed_window(after text, batch_size integer, pattern text) RETURNS voiding.feed_window
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  part  text[] := string_to_array(after, '/');
-  own   xid8 := pg_current_xact_id_if_assigned();
-  since pg_snapshot;
-  until pg_snapshot;
-  seen  bigint := 0;
-  n     integer := 0;
+  part text[] := string_to_array(after, '/');
+  w    voiding.feed_window;
 BEGIN
   BEGIN
-    since := nullif(part[1], '');
-    until := part[2];
-    seen := coalesce(part[3], '0');
-    IF after = '' OR until IS NULL AND after IS NOT NULL OR cardinality(part) <> 3 THEN
+    w.since := nullif(part[1], '');
+    w.until := part[2];
+    w.seen := part[3];
+    IF after = '' OR w.until IS NULL AND after IS NOT NULL OR cardinality(part) <> 3 OR w.seen !~ pattern THEN
       RAISE invalid_text_representation;
     END IF;
   EXCEPTION WHEN invalid_text_representation OR numeric_value_out_of_range THEN
     RAISE EXCEPTION 'this is not a cursor: "%"', left(after, 100)
-      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the last one that command_changes() returned.';
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the last one that the feed has returned.';
   END;
-  IF pg_snapshot_xmax(until) > pg_snapshot_xmax(pg_current_snapshot()) THEN
+  IF pg_snapshot_xmax(w.until) > pg_snapshot_xmax(pg_current_snapshot()) THEN
     RAISE EXCEPTION 'the cursor is not of this server' USING ERRCODE = 'VD10A', HINT = 'Begin again without a cursor.';
   ELSIF batch_size < 1 THEN
     RAISE EXCEPTION 'batch_size must be at least 1' USING ERRCODE = 'invalid_parameter_value';
   END IF;
-  LOOP
-    until := coalesce(until, pg_current_snapshot());
-    IF pg_visible_in_snapshot(own, until) THEN  -- it is not over
-      until := (SELECT format('%s:%s:%s', min(x::text::bigint), pg_snapshot_xmax(until), string_agg(x::text, ',' ORDER BY x))
-                  FROM (SELECT own UNION SELECT pg_snapshot_xip(until)) r(x));
-    END IF;
-    FOR command IN
-      SELECT c.* FROM voiding.command c
-       WHERE c.xid >= coalesce(pg_snapshot_xmin(since), '0'::xid8) AND c.xid < pg_snapshot_xmax(until)
-         AND pg_visible_in_snapshot(c.xid, until) AND NOT coalesce(pg_visible_in_snapshot(c.xid, since), false)
-         AND c.seq > seen AND NOT c.gone
-       ORDER BY c.seq LIMIT batch_size LOOP
-      n := n + 1;
-      cursor := format('%s/%s/%s', since, until, command.seq);
-      RETURN NEXT;
-    END LOOP;
-    EXIT WHEN n > 0 OR after IS NULL;
-    since := until;              -- that window is done: the next one
-    until := NULL;
-    seen := 0;
-    after := NULL;
-  END LOOP;
+  w.is_last := after IS NULL;
+  RETURN voiding.end_of_window(w);
 END $$;
+COMMENT ON FUNCTION voiding.feed_window(text, integer, text) IS 'internal';
+
+CREATE FUNCTION voiding.end_of_window(w voiding.feed_window) RETURNS voiding.feed_window
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  own xid8 := pg_current_xact_id_if_assigned();
+BEGIN
+  w.until := coalesce(w.until, pg_current_snapshot());
+  IF pg_visible_in_snapshot(own, w.until) THEN  -- it is not over
+    w.until := (SELECT format('%s:%s:%s', min(x::text::bigint), pg_snapshot_xmax(w.until), string_agg(x::text, ',' ORDER BY x))
+                  FROM (SELECT own UNION SELECT pg_snapshot_xip(w.until)) r(x));
+  END IF;
+  RETURN w;
+END $$;
+COMMENT ON FUNCTION voiding.end_of_window(voiding.feed_window) IS 'internal';
+
+-- that window is done: the one from there to now, which is the last
+CREATE FUNCTION voiding.next_window(w voiding.feed_window) RETURNS voiding.feed_window
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT voiding.end_of_window((w.until, NULL, NULL, true)) $$;
+COMMENT ON FUNCTION voiding.next_window(voiding.feed_window) IS 'internal';
+
+CREATE FUNCTION voiding.command_changes(after text DEFAULT NULL, batch_size integer DEFAULT 100)
+  RETURNS TABLE (cursor text, command voiding.command)
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
 COMMENT ON FUNCTION voiding.command_changes(text, integer) IS
   'the feed: commands of one''s own whose status has changed since the cursor; resume with the cursor of the last row';
+
+CREATE FUNCTION voiding.do_command_changes(after text, batch_size integer) RETURNS TABLE (cursor text, command voiding.command)
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  me   name := voiding.caller();
+  w    voiding.feed_window := voiding.feed_window(after, batch_size, '^[0-9]{1,18}$');
+  seen bigint;
+  n    integer := 0;
+BEGIN
+  LOOP
+    seen := coalesce(w.seen, '0');
+    FOR command IN
+      SELECT c.* FROM voiding.command c
+       WHERE c.xid >= coalesce(pg_snapshot_xmin(w.since), '0'::xid8) AND c.xid < pg_snapshot_xmax(w.until)
+         AND pg_visible_in_snapshot(c.xid, w.until) AND NOT coalesce(pg_visible_in_snapshot(c.xid, w.since), false)
+         AND c.seq > seen AND NOT c.gone AND (c.caller = me OR pg_has_role(me, to_regrole(quote_ident(c.caller)), 'MEMBER'))
+       ORDER BY c.seq LIMIT batch_size LOOP
+      n := n + 1;
+      cursor := format('%s/%s/%s', w.since, w.until, command.seq);
+      RETURN NEXT;
+    END LOOP;
+    EXIT WHEN n > 0 OR w.is_last;
+    w := voiding.next_window(w);
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION voiding.do_command_changes(text, integer) IS 'internal';
 
 -- ---- keeping ----
 

@@ -159,7 +159,7 @@ voiding_as_engine(PG_FUNCTION_ARGS)
 	if (fcinfo->flinfo->fn_extra == NULL)
 		find_inner(fcinfo->flinfo);
 	InitFunctionCallInfoData(*inner, fcinfo->flinfo->fn_extra, fcinfo->nargs,
-							 fcinfo->fncollation, NULL, NULL);
+							 fcinfo->fncollation, NULL, fcinfo->resultinfo);
 	memcpy(inner->args, fcinfo->args, sizeof(NullableDatum) * fcinfo->nargs);
 	PG_TRY();
 	{
