@@ -34,11 +34,13 @@ CREATE VIEW voiding.route AS SELECT * FROM (VALUES
   ('GET',    '/commands', 'commands', NULL, NULL, '{status,type,before,limit}', '{200}',
    'the caller''s commands, latest first'),
   ('GET',    '/commands/events', 'changes', NULL, NULL, '{after,limit}', '{200}',
-   'the caller''s commands that have changed since a cursor'),
+   'the caller''s commands that have changed since a cursor, or as a stream'),
   ('GET',    '/commands/{command_id:uuid}', 'command', NULL, NULL, '{}', '{200,304}',
    'the status of a command'),
   ('DELETE', '/commands/{command_id:uuid}', 'cancel', NULL, NULL, '{reason}', '{200}',
    'take a command back that has not been started'),
+  ('GET',    '/commands/{command_id:uuid}/events', 'status_events', NULL, NULL, '{}', '{200,204}',
+   'the status of a command and its changes to the end, as a stream'),
   ('GET',    '/commands/{command_id:uuid}/result', 'result', NULL, NULL, '{}', '{200,202,303}',
    'what a command has come to: its resource, its problem, or 202 while it is open'),
   ('GET',    '/queries/{name}', 'query', NULL, NULL, '{}', '{200}',
@@ -55,6 +57,10 @@ CREATE VIEW voiding.route AS SELECT * FROM (VALUES
    'a process with its history'),
   ('POST',   '/processes/{process_id:uuid}/acknowledge', 'acknowledge', NULL, 'object', '{}', '{204}',
    'take note of the failure of a process; the body may have a reason'),
+  ('GET',    '/events', 'events', NULL, NULL, '{types,after,limit}', '{200}',
+   'what has happened since a cursor, or as a stream; types: a list with commas'),
+  ('GET',    '/metrics', 'metrics', NULL, NULL, '{}', '{200}',
+   'figures to watch, as OpenMetrics'),
   ('GET',    '/openapi.json', 'openapi', NULL, NULL, '{}', '{200}',
    'this document'),
   ('GET',    '/healthz', 'health', NULL, NULL, '{}', '{200}',
@@ -199,22 +205,6 @@ BEGIN
           jsonb_build_object('commands', commands, 'next', next)::text, NULL)::voiding.http_answer;
 END $$;
 COMMENT ON FUNCTION voiding.http_commands(voiding.http_request) IS 'internal: a route';
-
-CREATE FUNCTION voiding.http_changes(q voiding.http_request) RETURNS voiding.http_answer
-  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  after  text := coalesce(q.query ->> 'after', q.headers ->> 'last-event-id');
-  n      integer := least(greatest(coalesce((q.query ->> 'limit')::integer, 100), 1), 1000);
-  events jsonb;
-  last   text;
-BEGIN
-  SELECT jsonb_agg(jsonb_build_object('cursor', x.cursor, 'command', voiding.command_object(x.command)) ORDER BY x.n), max(x.cursor) FILTER (WHERE x.n = x.total)
-    INTO events, last
-    FROM (SELECT c.cursor, c.command, row_number() OVER () AS n, count(*) OVER () AS total FROM voiding.command_changes(after, n) c) x;
-  RETURN (200, NULL, jsonb_build_object('events', coalesce(events, '[]'), 'cursor', coalesce(last, after))::text, NULL)::voiding.http_answer;
-END $$;
-COMMENT ON FUNCTION voiding.http_changes(voiding.http_request) IS 'internal: a route';
 
 -- ---- queries ----
 
@@ -363,7 +353,7 @@ AS $$
           SELECT jsonb_build_object('name', h, 'in', 'header', 'schema', '{"type": "string"}'::jsonb)
             FROM unnest(CASE WHEN r.operation = 'command' AND r.method = 'POST' THEN '{Idempotency-Key,Prefer}'
                              WHEN r.operation = 'command' THEN '{If-None-Match,Prefer}' WHEN r.operation IN ('result', 'query') THEN '{Prefer}'
-                             WHEN r.operation = 'changes' THEN '{Last-Event-ID}' END::text[]) h) p),
+                             WHEN r.operation IN ('changes', 'events', 'status_events') THEN '{Last-Event-ID}' END::text[]) h) p),
         'requestBody', CASE WHEN r.takes IS NOT NULL THEN jsonb_build_object('required', r.takes = 'array', 'content',
           jsonb_build_object('application/json', jsonb_build_object('schema',
             CASE WHEN r.operation = 'command' THEN (SELECT c.data FROM choice c WHERE c.kind = 'command')
@@ -371,8 +361,11 @@ AS $$
         'responses', (SELECT jsonb_object_agg(s::text, jsonb_strip_nulls(jsonb_build_object('description',
              CASE s WHEN 200 THEN 'as it is' WHEN 202 THEN 'accepted: ask again after Retry-After' WHEN 204 THEN 'done' WHEN 207 THEN 'some were refused'
                     WHEN 303 THEN 'it is elsewhere' WHEN 304 THEN 'it has not changed' END,
-             'content', CASE WHEN s IN (200, 202, 207) THEN jsonb_build_object('application/json', jsonb_build_object('schema',
-                          CASE WHEN r.operation IN ('command', 'cancel') THEN '{"$ref": "#/components/schemas/status"}' ELSE '{}' END::jsonb)) END)))
+             'content', CASE WHEN s IN (200, 202, 207) THEN
+               CASE WHEN r.operation NOT IN ('metrics', 'status_events') THEN jsonb_build_object('application/json', jsonb_build_object('schema',
+                          CASE WHEN r.operation IN ('command', 'cancel') THEN '{"$ref": "#/components/schemas/status"}' ELSE '{}' END::jsonb)) ELSE '{}' END
+               || CASE WHEN r.operation LIKE '%events' OR r.operation = 'changes' THEN '{"text/event-stream": {"schema": {"type": "string"}}}'::jsonb
+                       WHEN r.operation = 'metrics' THEN '{"application/openmetrics-text": {"schema": {"type": "string"}}}' ELSE '{}' END END)))
              FROM unnest(r.answers) s)
           || '{"default": {"description": "a problem", "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}}}'
       )) AS document

@@ -35,7 +35,8 @@ write_all(FILE *out)
 	fprintf(out, "# TYPE voiding_gateway_requests counter\n# HELP voiding_gateway_requests answered, by the first digit of the status\n");
 	for (int i = 2; i <= 5; i++)
 		fprintf(out, "voiding_gateway_requests_total{status=\"%dxx\"} %llu\n", i, (unsigned long long) metrics.requests[i]);
-	counter(out, "milliseconds", "spent on requests that did not wait", metrics.waited);
+	fprintf(out, "# TYPE voiding_gateway_seconds counter\n# HELP voiding_gateway_seconds spent on requests that did not wait\n"
+			"voiding_gateway_seconds_total %.3f\n", (double) metrics.waited / 1000);
 	counter(out, "refused", "requests refused by a limit or a rule", metrics.refused);
 	counter(out, "waits", "requests that have waited for a command", metrics.waits);
 	counter(out, "streams_opened", "streams that have been opened", metrics.streams);
