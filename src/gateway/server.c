@@ -286,28 +286,40 @@ begin_request(void *cls, const char *uri, struct MHD_Connection *connection)
 	return r;
 }
 
-/* its headers have come; what is refused now is not read */
+static void
+refuse_body(Request *r)
+{
+	if (r->answer.status == 0)
+		answer_problem(&r->answer, 413, "The body is too large", "It has more bytes than this server takes.");
+}
+
+/*
+ * Its headers have come. What is refused now is not read, and its connection
+ * is closed; a body that is a little too large is read all the same, or the
+ * client would be cut off while it writes, and not see the answer.
+ */
 static bool
 refuse_headers(Request *r)
 {
 	const char *length = request_header(r, "content-length");
+	unsigned long long body = length ? strtoull(length, NULL, 10) : 0;
 	size_t		size = strlen(r->target);
 
 	MHD_get_connection_values(r->connection, MHD_HEADER_KIND, count_header, &size);
 	if (size > (size_t) options.max_header)
 		answer_problem(&r->answer, 431, "The headers are too large", "The address and the headers have too many bytes together.");
-	else if (length && strtoull(length, NULL, 10) > (unsigned long long) options.max_body)
-		answer_problem(&r->answer, 413, "The body is too large", "It has more bytes than this server takes.");
-	return r->answer.status != 0;
+	else if (body > (unsigned long long) options.max_body)
+		refuse_body(r);
+	return r->answer.status != 0 && (r->answer.status != 413 || body / 4 > (unsigned long long) options.max_body ||
+									 request_header(r, "expect"));
 }
 
 static void
 take_body(Request *r, const char *data, size_t size)
 {
-	if (r->length + size > (size_t) options.max_body)
+	if (r->answer.status != 0 || r->length + size > (size_t) options.max_body)
 	{
-		if (r->answer.status == 0)
-			answer_problem(&r->answer, 413, "The body is too large", "It has more bytes than this server takes.");
+		refuse_body(r);
 		return;
 	}
 	if (r->length + size >= r->room)
