@@ -55,6 +55,12 @@ src/gateway/%.o: src/gateway/%.c voiding.control
 src/gateway/page.o: src/gateway/page_files.h
 src/gateway/page_files.h: script/embed $(shell find console -type f)
 	script/embed console > $@.tmp && mv $@.tmp $@
+# the same under AddressSanitizer, for tests
+build/gateway-asan: $(wildcard src/gateway/*.[ch]) src/gateway/page_files.h
+	mkdir -p build
+	$(CC) -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all \
+		-DVOIDING_VERSION='"$(EXTVERSION)"' $(shell pkg-config --cflags $(GATEWAY_LIBS)) -o $@ $(wildcard src/gateway/*.c) \
+		$(shell pkg-config --libs $(GATEWAY_LIBS))
 install-gateway: voiding-gateway
 	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1'
 	$(INSTALL_PROGRAM) voiding-gateway '$(DESTDIR)$(bindir)/'

@@ -248,7 +248,8 @@ typedef struct Metrics
 	uint64_t	hints;
 	uint64_t	waits;
 	uint64_t	streams;
-	uint64_t	cut_off;		/* streams */
+	uint64_t	fallen_behind;	/* streams, since they are read too slowly */
+	uint64_t	cut_off;		/* streams, since they are not read */
 	uint64_t	pieces;			/* of text, sent to streams */
 	uint64_t	waited;			/* ms that requests took which did not wait */
 } Metrics;

@@ -41,7 +41,8 @@ write_all(FILE *out)
 	counter(out, "waits", "requests that have waited for a command", metrics.waits);
 	counter(out, "streams_opened", "streams that have been opened", metrics.streams);
 	counter(out, "pieces", "pieces of text put into streams", metrics.pieces);
-	counter(out, "cut_off", "streams cut off since they were read too slowly", metrics.cut_off);
+	counter(out, "fallen_behind", "times that a stream was read too slowly and fell behind", metrics.fallen_behind);
+	counter(out, "cut_off", "streams cut off since they were not read", metrics.cut_off);
 	counter(out, "hints", "notifications", metrics.hints);
 	counter(out, "connects", "connections made to the database", metrics.reconnects);
 	gauge(out, "waiting", "requests that wait for a command", wait_count());

@@ -282,6 +282,8 @@ begin_request(void *cls, const char *uri, struct MHD_Connection *connection)
 	r->connection = connection;
 	r->target = copy(uri);
 	r->began = now_ms();
+	if (client_of(connection))
+		client_of(connection)->since = r->began;
 	list_append(&requests, &r->link);
 	return r;
 }
@@ -381,9 +383,10 @@ end_request(void *cls, struct MHD_Connection *connection, void **context, enum M
 	Client	   *client = client_of(connection);
 	int			kind;
 
-	(void) cls, (void) code;
+	(void) cls;
 	if (r == NULL)
 		return;
+	metrics.cut_off += r->stream && code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED;
 	if (client)
 	{
 		client->busy = false;

@@ -10,7 +10,9 @@
  * in it is where the topic is: it has joined. So nobody misses anything, and
  * nobody is told twice, and cursors mean nothing to us.
  *
- * A reader that is slower than its stream is cut off, and resumes with its
+ * A reader that is slower than its stream falls behind: it has its own cursor
+ * again, and is asked for when it has read what it has. One that reads nothing
+ * at all is cut off by the time limit of its connection, and resumes with its
  * Last-Event-ID.
  */
 #include <stdlib.h>
@@ -112,12 +114,7 @@ push(Stream *s, Text *t)
 	s->unread += t->length;
 	s->beat_at = now_ms() + options.heartbeat * 1000;
 	metrics.pieces++;
-	if (s->unread > (size_t) options.stream_buffer + t->length)
-	{
-		metrics.cut_off++;
-		server_cut(s->request);
-	}
-	else if (s->request->suspended)
+	if (s->request->suspended)
 		server_reply(s->request);
 }
 
@@ -151,6 +148,8 @@ stream_read(Request *r, char *to, size_t room)
 		if (s->offset == t->length)
 			pop(s);
 	}
+	if (s->topic && s->cursor && list_empty(&s->pieces))
+		s->topic->dirty = true;
 	return n == 0 && s->topic == NULL ? MHD_CONTENT_READER_END_OF_STREAM : (ssize_t) n;
 }
 
@@ -250,6 +249,23 @@ add_part(Ask *ask, const Topic *t, const char *cursor)
 
 static void take_answers(Ask *ask, void *owner);
 
+/* for whom to ask: those who have joined, and who catches up and has read what it has */
+static void
+choose(Topic *t)
+{
+	t->asked_joined = false;
+	t->nasked = 0;
+	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
+	{
+		Stream	   *s = ITEM(Stream, link, l);
+
+		if (s->cursor == NULL)
+			t->asked_joined = true;
+		else if (list_empty(&s->pieces) && t->nasked < AT_ONCE)
+			t->asked[t->nasked++] = s;
+	}
+}
+
 static void
 look(Topic *t)
 {
@@ -259,28 +275,16 @@ look(Topic *t)
 	t->dirty = true;
 	if (t->ask || now < t->not_before || draining)
 		return;
+	t->dirty = false;
+	choose(t);
+	if (!t->asked_joined && t->nasked == 0)
+		return;
 	ask = ask_new(t->role, AT_ONCE + 1);
-	ask->nparts = t->nasked = 0;
-	t->asked_joined = false;
-	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
-	{
-		Stream	   *s = ITEM(Stream, link, l);
-
-		if (s->cursor == NULL)
-			t->asked_joined = true;
-	}
+	ask->nparts = 0;
 	if (t->asked_joined)
 		add_part(ask, t, t->cursor);
-	for (Link *l = t->streams.next; l != &t->streams && t->nasked < AT_ONCE; l = l->next)
-	{
-		Stream	   *s = ITEM(Stream, link, l);
-
-		if (s->cursor == NULL)
-			continue;
-		t->asked[t->nasked++] = s;
-		add_part(ask, t, s->cursor);
-	}
-	t->dirty = false;
+	for (int i = 0; i < t->nasked; i++)
+		add_part(ask, t, t->asked[i]->cursor);
 	t->not_before = now + GAP;
 	t->look_at = now + options.heartbeat * 1000;
 	ask->snapshot = true;
@@ -315,6 +319,12 @@ tell_joined(Topic *t, Answer *a)
 		next = l->next;
 		if (s->cursor)
 			continue;
+		if (s->unread > (size_t) options.stream_buffer)
+		{
+			s->cursor = copy(t->cursor);	/* it falls behind */
+			metrics.fallen_behind++;
+			continue;
+		}
 		push(s, text);
 		if (cursor == NULL)
 			finish(s);
@@ -364,21 +374,25 @@ static void
 take_answers(Ask *ask, void *owner)
 {
 	Topic	   *t = owner;
-	int			first = t->asked_joined;
+	int			first;
 	bool		joined = false;
 	bool		more = false;
 
-	if (t == NULL || ask->parts[0].answer.status == 503)
+	if (t == NULL)				/* everybody has gone */
 	{
 		ask_free(ask);
-		if (t == NULL)
-			return;
+		return;
+	}
+	if (ask->parts[0].answer.status == 503)
+	{
+		ask_free(ask);
 		t->ask = NULL;
 		t->dirty = true;
 		t->not_before = now_ms() + AWAY;
 		topic_free_if_unused(t);
 		return;
 	}
+	first = t->asked_joined;
 	if (first)
 		more = tell_joined(t, &ask->parts[0].answer);	/* t->ask keeps the topic */
 	for (int i = 0; i < t->nasked; i++)
@@ -387,10 +401,10 @@ take_answers(Ask *ask, void *owner)
 	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
 		joined |= ITEM(Stream, link, l)->cursor == NULL;
 	for (int i = 0; i < t->nasked; i++)
-		if (t->asked[i] && !more && !t->asked[i]->is_behind)
+		if (t->asked[i] && t->asked[i]->cursor && !more && !t->asked[i]->is_behind)
 			join(t, t->asked[i], &joined);
 	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
-		t->dirty |= ITEM(Stream, link, l)->cursor != NULL;
+		t->dirty |= ITEM(Stream, link, l)->cursor != NULL && list_empty(&ITEM(Stream, link, l)->pieces);
 	t->dirty |= more;
 	t->nasked = 0;
 	t->ask = NULL;
@@ -487,7 +501,7 @@ beat(Stream *s)
 
 	if (s->request->expires && s->request->expires <= time(NULL))
 		finish(s);
-	else if (now_ms() >= s->beat_at)
+	else if (now_ms() >= s->beat_at && list_empty(&s->pieces))
 	{
 		text = text_new(copy(":\n\n"), 3);
 		push(s, text);

@@ -43,7 +43,7 @@ sub start
   my $program = delete $options{program} // $ENV{GATEWAY} // "$root/voiding-gateway";
   my $out = "$PostgreSQL::Test::Utils::tmp_check/gateway." . $$ . '.' . ++$count;
   my @arguments = ('--dsn', delete $options{dsn} // 'host=' . $node->host . ' port=' . $node->port . " dbname=$db user=$user");
-  my $self = bless { out => $out, http => HTTP::Tiny->new(timeout => 60, max_redirect => 0, keep_alive => 0) }, $class;
+  my $self = bless { out => $out, http => HTTP::Tiny->new(timeout => 90, max_redirect => 0, keep_alive => 0) }, $class;
 
   $options{listen} //= '127.0.0.1:0';
   push @arguments, $options{$_} eq 'yes' ? "--$_" : ("--$_", $options{$_}) for sort keys %options;
@@ -52,6 +52,7 @@ sub start
   {
     open STDOUT, '>', $out or die;
     open STDERR, '>', "$out.log" or die;
+    delete @ENV{qw(PGAPPNAME PGOPTIONS)};
     exec $program, @arguments or POSIX::_exit(127);
   }
   poll_until(sub { -s $out || waitpid($self->{pid}, POSIX::WNOHANG) > 0 }, 30) or die 'the gateway does not start';
@@ -171,8 +172,11 @@ sub events
   my ($self) = @_;
   my @events;
 
-  for my $part (split /\n\n/, $self->said =~ s/\r//gr)
+  my $said = $self->said =~ s/\r//gr;
+
+  while ($said =~ /\G(.*?)\n\n/gs)    # what is whole
   {
+    my $part = $1;
     my ($id) = $part =~ /^id: (.*)$/m;
     my ($kind) = $part =~ /^event: (.*)$/m;
     my ($data) = $part =~ /^data: (.*)$/m;
