@@ -31,6 +31,7 @@ typedef struct Client			/* a connection */
 	struct MHD_Connection *connection;
 	int64_t		since;			/* it has had no whole request */
 	bool		busy;			/* it has one */
+	Request    *request;		/* it has begun */
 } Client;
 
 static struct MHD_Daemon *http;
@@ -273,17 +274,46 @@ client_of(struct MHD_Connection *connection)
 	return info ? info->socket_context : NULL;
 }
 
+static void
+free_request(Request *r)
+{
+	if (r->ask)
+		r->ask->owner = NULL;
+	wait_end(r);
+	stream_end(r);
+	list_remove(&r->link);
+	if (r->is_page)
+		r->answer.body = NULL;
+	answer_free(&r->answer);
+	free(r->target);
+	free(r->role);
+	free(r->body);
+	free(r);
+}
+
+/* libmicrohttpd does not tell the end of each that it has found wrong itself */
+static void
+forget_request(Client *client)
+{
+	if (client->request)
+		free_request(client->request);
+	client->request = NULL;
+	client->busy = false;
+	client->since = now_ms();
+}
+
 static void *
 begin_request(void *cls, const char *uri, struct MHD_Connection *connection)
 {
+	Client	   *client = client_of(connection);
 	Request    *r = allocate(sizeof(Request));
 
 	(void) cls;
+	forget_request(client);
+	client->request = r;
 	r->connection = connection;
 	r->target = copy(uri);
 	r->began = now_ms();
-	if (client_of(connection))
-		client_of(connection)->since = r->began;
 	list_append(&requests, &r->link);
 	return r;
 }
@@ -380,35 +410,18 @@ static void
 end_request(void *cls, struct MHD_Connection *connection, void **context, enum MHD_RequestTerminationCode code)
 {
 	Request    *r = *context;
-	Client	   *client = client_of(connection);
 	int			kind;
 
 	(void) cls;
 	if (r == NULL)
 		return;
-	metrics.cut_off += r->stream && code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED;
-	if (client)
-	{
-		client->busy = false;
-		client->since = now_ms();
-	}
 	kind = r->answer.status / 100;
 	if (kind >= 1 && kind <= 5)
 		metrics.requests[kind]++;
 	if (!r->wait && !r->stream)
 		metrics.waited += (uint64_t) (now_ms() - r->began);
-	if (r->ask)
-		r->ask->owner = NULL;
-	wait_end(r);
-	stream_end(r);
-	list_remove(&r->link);
-	if (r->is_page)
-		r->answer.body = NULL;
-	answer_free(&r->answer);
-	free(r->target);
-	free(r->role);
-	free(r->body);
-	free(r);
+	metrics.cut_off += r->stream && code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED;
+	forget_request(client_of(connection));
 	*context = NULL;
 }
 
@@ -427,6 +440,7 @@ on_connection(void *cls, struct MHD_Connection *connection, void **context, enum
 	}
 	else if (client)
 	{
+		forget_request(client);
 		list_remove(&client->link);
 		free(client);
 		*context = NULL;
@@ -503,7 +517,7 @@ server_start(void)
 {
 	static Watch w = {.fd = -1,.ready = ready};
 	unsigned	flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
-	struct MHD_OptionItem tls[] = {{MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}};
+	static struct MHD_OptionItem tls[] = {{MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}};
 	int			fd = listen_at(options.listen);
 
 	if (*options.tls_cert)
@@ -518,11 +532,12 @@ server_start(void)
 							MHD_OPTION_LISTEN_SOCKET, fd,
 							MHD_OPTION_CONNECTION_LIMIT, (unsigned) options.connections,
 							MHD_OPTION_CONNECTION_TIMEOUT, (unsigned) options.idle_timeout,
-							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) options.max_header + 16384,
+							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) options.max_header * 4 + 16384,
 							MHD_OPTION_URI_LOG_CALLBACK, begin_request, NULL,
 							MHD_OPTION_NOTIFY_COMPLETED, end_request, NULL,
 							MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL,
 							MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+							MHD_OPTION_STRICT_FOR_CLIENT, 1,
 							MHD_OPTION_ARRAY, tls,
 							MHD_OPTION_END);
 	if (http == NULL)
