@@ -346,4 +346,6 @@ SELECT voiding.create_command('AcknowledgeProcessFailure', format('%I.acknowledg
   resource => '/processes/{process_id}');
 SELECT voiding.create_command('CompleteDocumentVoiding', format('%I.complete_document_voidings', :'billing')::regproc, takes_set => true);
 SELECT voiding.create_command('AbortDocumentVoiding', format('%I.abort_document_voiding', :'billing')::regproc);
+SELECT voiding.create_task_type('acknowledge_voiding_failure', '{
+  "title": "$.process.failure", "deadlines": {"P3D": {"priority": 100, "emit": "VoidingFailureUnacknowledged"}}}', :'billing');
 SELECT voiding.create_query('document', format('%I.get_document', :'billing')::regproc);

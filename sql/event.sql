@@ -88,16 +88,23 @@ COMMENT ON FUNCTION voiding.redact_event(uuid, text) IS
 CREATE FUNCTION voiding.do_redact_event(event_id uuid, reason text) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+  note jsonb := jsonb_build_object('redacted', jsonb_build_object('by', voiding.caller(), 'at', voiding.now(), 'reason', reason));
+  e    voiding.event;
 BEGIN
   IF coalesce(reason, '') = '' THEN
     RAISE EXCEPTION 'a redaction needs a reason' USING ERRCODE = 'invalid_parameter_value';
   END IF;
+  PERFORM voiding.lock_archive();   -- else it is copied there meanwhile, with its data
   PERFORM set_config('voiding.redacting', event_id::text, true);
-  UPDATE voiding.event e
-     SET data = jsonb_build_object('redacted', jsonb_build_object('by', voiding.caller(), 'at', voiding.now(), 'reason', reason))
-   WHERE e.event_id = do_redact_event.event_id;
-  IF NOT FOUND THEN
-    RAISE EXCEPTION 'there is no event %', event_id USING ERRCODE = 'no_data_found';
+  UPDATE voiding.event x SET data = note WHERE x.event_id = do_redact_event.event_id RETURNING x.* INTO e;
+  IF FOUND THEN
+    UPDATE voiding.archive a SET data = note WHERE a.subject = e.subject AND a.position = e.position;
+  ELSE
+    UPDATE voiding.archive a SET data = note WHERE a.event_id = do_redact_event.event_id;
+    IF NOT FOUND THEN
+      RAISE EXCEPTION 'there is no event %', event_id USING ERRCODE = 'no_data_found';
+    END IF;
   END IF;
   PERFORM set_config('voiding.redacting', '', true);
 END $$;
@@ -106,7 +113,7 @@ COMMENT ON FUNCTION voiding.do_redact_event(uuid, text) IS 'internal';
 CREATE FUNCTION voiding.emit_event() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_emit_event';
 COMMENT ON FUNCTION voiding.emit_event() IS
-  'capture trigger: emit_event(''EventType'', ''column'' or ''name=column'', ..., ''@subject=column'', ''@correlation=column'', ''@becomes=column=value'')';
+  'capture trigger: emit_event(''EventType'', ''column'' or ''name=column'', ..., ''@subject=column'', ''@correlation=column'', ''@source=column'', ''@becomes=column=value''); ''@type=column'' for ''EventType''';
 
 CREATE FUNCTION voiding.begin_conversation() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_begin_conversation';

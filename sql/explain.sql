@@ -26,8 +26,8 @@ BEGIN
   RETURN QUERY SELECT 'dead letter', format('%s to %s', d.type, d.destination),
     format('%s; retry_message(''%s'') or discard_message(''%s'', reason)', d.error, d.id, d.id), d.failed_at
     FROM voiding.dead_letter d WHERE d.correlation_id = p.process_id ORDER BY d.seq;
-  RETURN QUERY SELECT 'task', t.type, t.document::text, t.created_at
-    FROM voiding.task t WHERE t.process_id = p.process_id AND t.state = 'ready';
+  RETURN QUERY SELECT 'task', concat_ws(' ', t.type, nullif(t.state, 'ready'), 'by ' || t.owner), t.document::text, t.created_at
+    FROM voiding.task t WHERE t.process_id = p.process_id AND t.ended_at IS NULL;
   RETURN QUERY SELECT 'deadline', ltrim(t.name, '@'), voiding.explain_transition(p, 'after', t.name), t.due_at
     FROM voiding.timer t WHERE t.process_id = p.process_id ORDER BY t.due_at;
   RETURN QUERY SELECT 'would move it', n.name, voiding.explain_transition(p, 'on', n.name), NULL::timestamptz

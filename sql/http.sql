@@ -1,9 +1,10 @@
 -- http.sql: requests of HTTP as calls of a function: http().
 --
 -- The view route lists what there is: http() finds its way by it, and the
--- OpenAPI document is made of it. A route is served by http_<operation>(),
--- called by http() with the rights of whoever calls: who may do what is said
--- by GRANTs on what the route uses.
+-- OpenAPI document is made of it (openapi.sql). A route is served by
+-- http_<operation>(), called by http() with the rights of whoever calls: who
+-- may do what is said by GRANTs on what the route uses. Those of commands,
+-- queries and processes are here, those of tasks in http_task.sql.
 
 CREATE TYPE voiding.http_request AS (
   method         text,
@@ -61,11 +62,34 @@ CREATE VIEW voiding.route AS SELECT * FROM (VALUES
    'what has happened since a cursor, or as a stream; types: a list with commas'),
   ('GET',    '/metrics', 'metrics', NULL, NULL, '{}', '{200}',
    'figures to watch, as OpenMetrics'),
+  ('GET',    '/tasks', 'tasks', 'my_task', NULL, '{type,key,state,after,limit}', '{200}',
+   'the open tasks that the caller has, most urgent first'),
+  ('GET',    '/tasks/available', 'tasks', 'available_task', NULL, '{type,key,form_factor,after,limit}', '{200}',
+   'the tasks that the caller may claim, most urgent first'),
+  ('GET',    '/tasks/overdue', 'tasks', 'overdue_task', NULL, '{type,key,state,after,limit}', '{200}',
+   'open tasks that should have been done by now, most urgent first'),
+  ('GET',    '/tasks/skill-gap', 'tasks', 'skill_gap', NULL, '{type,key,after,limit}', '{200}',
+   'tasks of the caller''s services that nobody can do, most urgent first'),
+  ('GET',    '/tasks/queues', 'task_queues', NULL, NULL, '{type,role}', '{200}',
+   'how many open tasks there are of a type for a role'),
+  ('GET',    '/tasks/changes', 'task_changes', NULL, NULL, '{after,limit}', '{200}',
+   'tasks that have changed since a cursor; null: not to be seen any more'),
+  ('POST',   '/tasks/next', 'next_task', NULL, 'object', '{form_factor}', '{200,204}',
+   'choose and claim the most urgent task; the body may have types'),
+  ('GET',    '/tasks/{task_id:uuid}', 'task', NULL, NULL, '{form_factor}', '{200,304}',
+   'a task, and what the caller may do to it'),
+  ('GET',    '/tasks/{task_id:uuid}/actions', 'task_actions', NULL, NULL, '{form_factor}', '{200}',
+   'what the caller may do to a task'),
+  ('GET',    '/tasks/{task_id:uuid}/why-not', 'why_not', NULL, NULL, '{role,form_factor}', '{200}',
+   'why the caller, or a role, may not claim a task'),
+  ('POST',   '/tasks/{task_id:uuid}/{action}', 'task_action', NULL, 'object', '{form_factor}', '{200,409,412}',
+   'do something to a task; its arguments are the body'),
   ('GET',    '/openapi.json', 'openapi', NULL, NULL, '{}', '{200}',
    'this document'),
   ('GET',    '/healthz', 'health', NULL, NULL, '{}', '{200}',
    'is the database there?')) r (method, path, operation, query, takes, parameters, answers, summary);
 COMMENT ON VIEW voiding.route IS 'what http() serves: one row a route';
+COMMENT ON COLUMN voiding.route.query IS 'the query that is read, or the view; the function of the route has it as parameter name';
 
 CREATE FUNCTION voiding.http(method text, path text, query jsonb DEFAULT '{}', headers jsonb DEFAULT '{}', body text DEFAULT NULL)
   RETURNS voiding.http_answer
@@ -292,98 +316,3 @@ CREATE FUNCTION voiding.http_health(q voiding.http_request) RETURNS voiding.http
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT 200, NULL::jsonb, '{"status": "ok"}', NULL::jsonb $$;
 COMMENT ON FUNCTION voiding.http_health(voiding.http_request) IS 'internal: a route';
-
--- OpenAPI 3.1. The commands and queries in it are those that the caller may use.
-CREATE FUNCTION voiding.http_openapi(q voiding.http_request) RETURNS voiding.http_answer
-  LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-  WITH function AS (
-    SELECT h.kind, h.type, h.takes_set, p.pronargs, p.pronargdefaults, p.proargnames, p.proargtypes::oid[] AS types,
-           h.kind || '.' || regexp_replace(h.type, '[^A-Za-z0-9._-]', '_', 'g') AS schema, obj_description(p.oid, 'pg_proc') AS description
-      FROM voiding.handler h
-      JOIN pg_proc p ON p.pronamespace <> 'pg_catalog'::regnamespace AND p.oid::regprocedure::text = h.function
-     WHERE h.kind IN ('command', 'query') AND has_function_privilege(p.oid, 'EXECUTE')
-  ), argument AS (
-    SELECT f.schema, f.proargnames[i + 1] AS name, i < f.pronargs - f.pronargdefaults AS required,
-           CASE WHEN t.typname IN ('int2', 'int4', 'int8') THEN '{"type": "integer"}'
-                WHEN t.typcategory = 'N' THEN '{"type": "number"}'
-                WHEN t.typname = 'bool' THEN '{"type": "boolean"}'
-                WHEN t.typname IN ('json', 'jsonb') THEN '{}'
-                WHEN t.typname = 'uuid' THEN '{"type": "string", "format": "uuid"}'
-                WHEN t.typname = 'date' THEN '{"type": "string", "format": "date"}'
-                WHEN t.typname = 'timestamptz' THEN '{"type": "string", "format": "date-time"}'
-                WHEN t.typcategory = 'A' THEN '{"type": "array"}'
-                WHEN t.typcategory = 'C' THEN '{"type": "object"}'
-                ELSE '{"type": "string"}' END::jsonb AS schema_of_it
-      FROM function f, generate_series(0, f.pronargs - 1) i
-      JOIN pg_type a ON true
-      JOIN pg_type e ON e.oid = coalesce(nullif(a.typelem, 0), a.oid)
-      JOIN pg_type t ON true
-     WHERE a.oid = f.types[i] AND t.oid = CASE WHEN f.takes_set THEN coalesce(nullif(e.typbasetype, 0), e.oid) ELSE coalesce(nullif(a.typbasetype, 0), a.oid) END
-       AND NOT (f.kind = 'command' AND f.proargnames[i + 1] IN ('correlation_id', 'message_id', 'causation_id', 'source', 'subject'))
-  ), arguments AS (
-    SELECT f.kind, f.type, f.schema, jsonb_strip_nulls(jsonb_build_object('type', 'object', 'description', f.description,
-             'properties', coalesce((SELECT jsonb_object_agg(a.name, a.schema_of_it) FROM argument a WHERE a.schema = f.schema), '{}'),
-             'required', (SELECT jsonb_agg(a.name) FROM argument a WHERE a.schema = f.schema AND a.required),
-             'additionalProperties', false)) AS document
-      FROM function f
-  ), choice AS (                     -- of a command, of a query
-    SELECT k.kind, coalesce((SELECT jsonb_build_object('anyOf', jsonb_agg(jsonb_build_object('$ref', '#/components/schemas/' || a.schema) ORDER BY a.type))
-                               FROM arguments a WHERE a.kind = k.kind HAVING count(*) > 0), '{"type": "object"}') AS data,
-           coalesce((SELECT jsonb_build_object('type', 'string', 'enum', jsonb_agg(a.type ORDER BY a.type))
-                       FROM arguments a WHERE a.kind = k.kind HAVING count(*) > 0), '{"type": "string"}') AS name
-      FROM (VALUES ('command'), ('query')) k (kind)
-  ), operation AS (
-    SELECT r.method, r.path, regexp_replace(r.path, ':uuid', '', 'g') AS address, jsonb_strip_nulls(jsonb_build_object(
-        'operationId', lower(r.method) || regexp_replace(replace(r.path, ':uuid', ''), '[^A-Za-z0-9]+', '_', 'g'),
-        'summary', r.summary,
-        'parameters', (SELECT coalesce(jsonb_agg(p.p), '[]') FROM (
-          SELECT jsonb_build_object('name', m[1], 'in', 'path', 'required', true, 'schema',
-                   CASE WHEN m[1] = 'type' THEN (SELECT c.name FROM choice c WHERE c.kind = 'command')
-                        WHEN m[1] = 'name' THEN (SELECT c.name FROM choice c WHERE c.kind = 'query')
-                        WHEN m[2] <> '' THEN '{"type": "string", "format": "uuid"}'
-                        ELSE '{"type": "string"}' END) AS p
-            FROM regexp_matches(r.path, '\{([a-z_]+)(:uuid)?\}', 'g') m
-          UNION ALL
-          SELECT jsonb_build_object('name', n, 'in', 'query', 'schema', '{"type": "string"}'::jsonb) FROM unnest(r.parameters) n
-          UNION ALL
-          SELECT jsonb_build_object('name', 'arguments', 'in', 'query', 'style', 'form', 'explode', true, 'schema', c.data)
-            FROM choice c WHERE c.kind = 'query' AND r.operation = 'query' AND r.query IS NULL
-          UNION ALL
-          SELECT jsonb_build_object('name', h, 'in', 'header', 'schema', '{"type": "string"}'::jsonb)
-            FROM unnest(CASE WHEN r.operation = 'command' AND r.method = 'POST' THEN '{Idempotency-Key,Prefer}'
-                             WHEN r.operation = 'command' THEN '{If-None-Match,Prefer}' WHEN r.operation IN ('result', 'query') THEN '{Prefer}'
-                             WHEN r.operation IN ('changes', 'events', 'status_events') THEN '{Last-Event-ID}' END::text[]) h) p),
-        'requestBody', CASE WHEN r.takes IS NOT NULL THEN jsonb_build_object('required', r.takes = 'array', 'content',
-          jsonb_build_object('application/json', jsonb_build_object('schema',
-            CASE WHEN r.operation = 'command' THEN (SELECT c.data FROM choice c WHERE c.kind = 'command')
-                 ELSE jsonb_build_object('type', r.takes) END))) END,
-        'responses', (SELECT jsonb_object_agg(s::text, jsonb_strip_nulls(jsonb_build_object('description',
-             CASE s WHEN 200 THEN 'as it is' WHEN 202 THEN 'accepted: ask again after Retry-After' WHEN 204 THEN 'done' WHEN 207 THEN 'some were refused'
-                    WHEN 303 THEN 'it is elsewhere' WHEN 304 THEN 'it has not changed' END,
-             'content', CASE WHEN s IN (200, 202, 207) THEN
-               CASE WHEN r.operation NOT IN ('metrics', 'status_events') THEN jsonb_build_object('application/json', jsonb_build_object('schema',
-                          CASE WHEN r.operation IN ('command', 'cancel') THEN '{"$ref": "#/components/schemas/status"}' ELSE '{}' END::jsonb)) ELSE '{}' END
-               || CASE WHEN r.operation LIKE '%events' OR r.operation = 'changes' THEN '{"text/event-stream": {"schema": {"type": "string"}}}'::jsonb
-                       WHEN r.operation = 'metrics' THEN '{"application/openmetrics-text": {"schema": {"type": "string"}}}' ELSE '{}' END END)))
-             FROM unnest(r.answers) s)
-          || '{"default": {"description": "a problem", "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}}}'
-      )) AS document
-      FROM voiding.route r
-  )
-  SELECT 200, NULL::jsonb, jsonb_build_object(
-    'openapi', '3.1.0',
-    'info', jsonb_build_object('title', 'voiding', 'version', '1', 'description', 'Commands with a status, queries, and processes.'),
-    'paths', (SELECT jsonb_object_agg(p.address, p.operations)
-                FROM (SELECT o.address, jsonb_object_agg(lower(o.method), o.document) AS operations FROM operation o GROUP BY o.address) p),
-    'components', jsonb_build_object('schemas', coalesce((SELECT jsonb_object_agg(a.schema, a.document) FROM arguments a), '{}')
-      || '{"problem": {"type": "object", "required": ["type", "title", "status"], "properties": {"type": {"type": "string"}, "title": {"type": "string"},
-            "status": {"type": "integer"}, "detail": {"type": "string"}, "instance": {"type": "string"}, "code": {"type": "string"}, "hint": {"type": "string"}}},
-           "status": {"type": "object", "required": ["command_id", "type", "status", "self"], "properties": {
-            "command_id": {"type": "string", "format": "uuid"}, "type": {"type": "string"},
-            "status": {"type": "string", "enum": ["accepted", "running", "processed", "failed", "cancelled", "expired"]},
-            "resource": {"type": ["string", "null"]}, "result": {}, "error": {"anyOf": [{"$ref": "#/components/schemas/problem"}, {"type": "null"}]},
-            "process_id": {"type": ["string", "null"]}, "accepted_at": {"type": "string", "format": "date-time"},
-            "finished_at": {"type": ["string", "null"]}, "self": {"type": "string"}}}}'::jsonb))::text, NULL::jsonb
-$$;
-COMMENT ON FUNCTION voiding.http_openapi(voiding.http_request) IS 'internal: a route';

@@ -39,20 +39,37 @@ AS $$
   SELECT 'no event is written twice', e.event_id::text, format('%s times', count(*))
     FROM voiding.event e GROUP BY e.event_id HAVING count(*) > 1
   UNION ALL
+  SELECT 'the archive has every event up to its position', e.subject, e.position::text
+    FROM voiding.event e
+   WHERE e.position <= (SELECT p.position FROM voiding.archive_progress p)
+     AND e.position / 10000000 IN (SELECT substr(c.relname, 10)::bigint FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                                    WHERE i.inhparent = 'voiding.archive'::regclass)
+     AND NOT EXISTS (SELECT FROM voiding.archive a WHERE a.subject = e.subject AND a.position = e.position)
+  UNION ALL
+  SELECT 'the archive says what the events say', e.subject, e.position::text
+    FROM voiding.event e JOIN voiding.archive a USING (subject, position)
+   WHERE (a.data, a.event_id, a.type) IS DISTINCT FROM (e.data, e.event_id, e.type)
+  UNION ALL
   SELECT 'a running process waits for something that will come', a.process_id::text, a.state
     FROM voiding.active_process a
     JOIN voiding.process_type t ON t.name = a.type AND t.version = a.version
    WHERE NOT a.failed AND NOT t.definition #> ARRAY['states', a.state] ? 'forever'
      AND NOT EXISTS (SELECT FROM voiding.timer x WHERE x.process_id = a.process_id)
   UNION ALL
-  SELECT 'a failed process that asks for a task has one', a.process_id::text, a.task
+  SELECT 'a process that asks for a task has one', a.process_id::text, a.task
     FROM voiding.active_process a
    WHERE a.task IS NOT NULL
-     AND NOT EXISTS (SELECT FROM voiding.task x WHERE x.process_id = a.process_id AND x.type = a.task AND x.state = 'ready')
+     AND NOT EXISTS (SELECT FROM voiding.task x WHERE x.process_id = a.process_id AND x.type = a.task)
   UNION ALL
   SELECT 'an open task belongs to a process that wants it', t.task_id::text, t.type
     FROM voiding.task t LEFT JOIN voiding.active_process a USING (process_id)
-   WHERE t.state = 'ready' AND a.task IS DISTINCT FROM t.type
+   WHERE t.ended_at IS NULL AND t.process_id IS NOT NULL AND a.task IS DISTINCT FROM t.type
+  UNION ALL
+  SELECT 'a task has an owner exactly while somebody is at work on it', t.task_id::text, t.state
+    FROM voiding.task t WHERE t.ended_at IS NULL AND (t.owner IS NULL) <> (t.state = 'ready')
+  UNION ALL
+  SELECT 'what has ended never wakes', t.task_id::text, t.wake_at::text
+    FROM voiding.task t WHERE t.ended_at IS NOT NULL AND t.wake_at IS NOT NULL
   UNION ALL
   SELECT 'a timer belongs to an active process and its state', t.process_id::text, t.name
     FROM voiding.timer t LEFT JOIN voiding.active_process a USING (process_id)

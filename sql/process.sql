@@ -92,8 +92,12 @@ BEGIN
     PERFORM voiding.add_finished_partition(voiding.uuid_from(voiding.now() + interval '1 week'));
   END IF;
   PERFORM voiding.forget_commands();
+  -- twice: who was under way the first time has mostly ended by the second
+  PERFORM voiding.archive_events(500000);
+  PERFORM voiding.archive_events(500000);
+  PERFORM voiding.purge_tasks(100000);
 END $$;
-COMMENT ON FUNCTION voiding.maintain() IS 'make partitions ahead of time, forget old commands; call it daily';
+COMMENT ON FUNCTION voiding.maintain() IS 'make partitions ahead of time, forget old commands, archive at most a million events, purge tasks; call it daily';
 
 CREATE VIEW voiding.process AS
   SELECT process_id, type, version, key, state, data, started_at, updated_at, NULL::timestamptz AS finished_at,
@@ -135,7 +139,7 @@ BEGIN
       USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = format('SELECT * FROM voiding.explain(''%s'') says what it waits for.', process_id);
   END IF;
-  PERFORM voiding.close_task(process_id, 'completed');
+  PERFORM voiding.close_task(process_id, 'complete', jsonb_build_object('reason', reason, 'outcome', jsonb_build_object('reason', reason)));
   PERFORM voiding.engine_emit('ProcessFailureAcknowledged', p.key,
             jsonb_build_object('process_id', process_id, 'by', coalesce(voiding.sender(), voiding.caller()), 'reason', reason), process_id);
 END $$;

@@ -122,12 +122,13 @@ BEGIN
   PERFORM voiding.check_member((SELECT s.owner FROM voiding.get_service(do_drop_service.name) s),
                                format('drop service "%s"', name));
   SELECT INTO used CASE
+    WHEN EXISTS (SELECT FROM voiding.task_type t WHERE t.service = do_drop_service.name) THEN 'it has types of tasks'
     WHEN EXISTS (SELECT FROM voiding.handler h WHERE h.service = do_drop_service.name) THEN 'it handles messages or answers queries'
     WHEN EXISTS (SELECT FROM voiding.outbox o WHERE o.destination = do_drop_service.name) THEN 'messages wait for it' END;
   IF used IS NOT NULL THEN
     RAISE EXCEPTION 'service "%" is in use: %', name, used
       USING ERRCODE = 'dependent_objects_still_exist',
-            HINT = 'Drop its commands with drop_command(), its queries with drop_query(), its subscriptions with unsubscribe().';
+            HINT = 'Drop its commands with drop_command(), its queries with drop_query(), its subscriptions with unsubscribe(), its tasks with drop_task_type().';
   END IF;
   DELETE FROM voiding.service s WHERE s.name = do_drop_service.name;
   PERFORM voiding.definitions_changed();
@@ -297,6 +298,14 @@ CREATE FUNCTION voiding.unsubscribe(event_type text, service text) RETURNS void
 COMMENT ON FUNCTION voiding.unsubscribe(text, text) IS 'end a subscription; refused while messages wait for it';
 
 CREATE FUNCTION voiding.do_unsubscribe(event_type text, service text) RETURNS void
-  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT voiding.remove_handler('event', event_type, service) $$;
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF EXISTS (SELECT FROM voiding.task_type t WHERE t.service = do_unsubscribe.service
+                AND (t.definition -> 'made_by' ? event_type OR t.definition -> 'ended_by' ? event_type)) THEN
+    RAISE EXCEPTION 'event "%" is in use: types of tasks name it', event_type
+      USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Give them other definitions with create_task_type(), or drop_task_type() them.';
+  END IF;
+  PERFORM voiding.remove_handler('event', event_type, service);
+END $$;
 COMMENT ON FUNCTION voiding.do_unsubscribe(text, text) IS 'internal';

@@ -1,5 +1,6 @@
 -- timer.sql: deadlines of processes, as rows: to be listed, moved, cancelled.
--- They go when the state is left, in the same commit.
+-- They go when the state is left, in the same commit. Tasks have their own time
+-- (wake_at), and are found here too.
 
 CREATE TABLE voiding.timer (
   process_id uuid NOT NULL,
@@ -35,13 +36,36 @@ AS $$
 $$;
 COMMENT ON FUNCTION voiding.free_timers(integer, timestamptz) IS 'internal: the same, without those whose process is locked; locks the others';
 
+-- Tasks that are due and free, which it locks. A plan that is kept: to plan it in
+-- each round would cost processes that have no tasks.
+CREATE FUNCTION voiding.due_tasks(batch_size integer, not_before timestamptz) RETURNS SETOF uuid
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan
+AS $$
+BEGIN
+  RETURN QUERY SELECT t.task_id FROM voiding.task t WHERE t.wake_at >= not_before AND t.wake_at <= (SELECT voiding.now())
+                ORDER BY t.wake_at LIMIT batch_size FOR UPDATE SKIP LOCKED;
+END $$;
+COMMENT ON FUNCTION voiding.due_tasks(integer, timestamptz) IS 'internal';
+
 CREATE FUNCTION voiding.next_due(not_before timestamptz) RETURNS timestamptz
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
   SELECT least((SELECT min(t.due_at) FROM voiding.timer t WHERE NOT t.held AND t.due_at >= not_before),
+               (SELECT min(t.wake_at) FROM voiding.task t WHERE t.wake_at >= not_before),
                (SELECT min(e.expires_at) FROM voiding.parked_event e))
 $$;
-COMMENT ON FUNCTION voiding.next_due(timestamptz) IS 'internal: when the next deadline passes or parked event expires';
+COMMENT ON FUNCTION voiding.next_due(timestamptz) IS 'internal: when the next deadline passes, a task wakes, or a parked event expires';
+
+CREATE FUNCTION voiding.postpone(id uuid, name text) RETURNS boolean
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  UPDATE voiding.timer t SET due_at = voiding.now() + interval '1 minute'
+   WHERE t.process_id = postpone.id AND t.name = postpone.name AND t.due_at <= voiding.now();
+  UPDATE voiding.task t SET wake_at = voiding.now() + interval '1 minute', said = NULL
+   WHERE t.task_id = postpone.id AND postpone.name IS NULL AND t.wake_at <= voiding.now();
+  SELECT true
+$$;
+COMMENT ON FUNCTION voiding.postpone(uuid, text) IS 'internal: what failed when it was due is tried again in a minute';
 
 CREATE FUNCTION voiding.wake_timer(due timestamptz) RETURNS void
   LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'voiding_wake_timer';

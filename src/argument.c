@@ -90,6 +90,23 @@ evaluate(const char *expression, const VdArgument *a, Jsonb *parameter, bool *is
 	return result;
 }
 
+/* "@...": the message itself, for handlers of the engine */
+static char *
+whole(const VdMessage *m, const char *name)
+{
+	if (strcmp(name, "destination") == 0)
+		return m->destination;
+	if (strcmp(name, "type") == 0)
+		return m->type;
+	if (strcmp(name, "position") == 0)
+		return psprintf(INT64_FORMAT, m->seq);
+	if (strcmp(name, "message_id") == 0)
+		return vd_uuid_text(&m->id);
+	if (strcmp(name, "correlation_id") == 0)
+		return vd_uuid_text(&m->correlation);
+	return JsonbToCString(NULL, &m->payload->root, VARSIZE(m->payload));
+}
+
 /* what the envelope gives where the payload says nothing */
 static char *
 envelope(const VdHandler *h, const VdMessage *m, const char *name)
@@ -158,8 +175,9 @@ static Datum
 argument(VdHandler *h, int i, const VdMessage *m, bool *isnull)
 {
 	VdArgument *a = &h->args[i];
-	JsonbValue *v = vd_json_get(m->payload, a->name);
-	char	   *text = v ? NULL : envelope(h, m, a->name);
+	bool		is_whole = *a->name == '@' && !h->is_query;
+	JsonbValue *v = is_whole ? NULL : vd_json_get(m->payload, a->name);
+	char	   *text = is_whole ? whole(m, a->name + 1) : v ? NULL : envelope(h, m, a->name);
 
 	if (v == NULL && text == NULL)
 		return default_value(h, i, m, isnull);

@@ -41,8 +41,11 @@ typedef struct Capture			/* what a trigger captures; one per trigger */
 	Oid			relid;
 	uint64		generation;		/* of the definitions, when it was made */
 	bool		valid;
-	char	   *type;			/* of the event; of the process that is to begin, or NULL */
-	char	   *source;
+	char	   *type;			/* of the event (NULL: as type_column says), or of the process that is to begin */
+	char	   *source;			/* NULL: as source_column says */
+	Oid			owner;			/* of the table */
+	int			type_column;	/* attno */
+	int			source_column;	/* attno */
 	int			ncolumns;
 	CaptureColumn *columns;
 	MemoryContext memory;		/* of the strings and columns */
@@ -78,7 +81,7 @@ column_number(Relation rel, const char *name)
 				 errmsg("column \"%s\" of relation \"%s\" does not exist",
 						name, RelationGetRelationName(rel)),
 				 errdetail("A trigger of emit_event() or begin_conversation() names it."),
-				 errhint("Arguments are the event type, then columns (\"name\" or \"name=column\"), \"@subject=column\", \"@correlation=column\" and \"@becomes=column=value\".")));
+				 errhint("Arguments are the event type or \"@type=column\", then columns (\"name\" or \"name=column\"), \"@subject=column\", \"@correlation=column\", \"@source=column\" and \"@becomes=column=value\".")));
 	return attno;
 }
 
@@ -138,6 +141,8 @@ capture_argument(Capture *c, Relation rel, const char *arg)
 
 	if (strncmp(arg, "@subject=", 9) == 0)
 		c->subject = column_number(rel, arg + 9);
+	else if (strncmp(arg, "@source=", 8) == 0)
+		c->source_column = column_number(rel, arg + 8);
 	else if (strncmp(arg, "@correlation=", 13) == 0)
 		c->correlation = uuid_column(rel, arg + 13);
 	else if (strncmp(arg, "@becomes=", 9) == 0)
@@ -198,13 +203,17 @@ fill_capture(Capture *c, TriggerData *td)
 				 errmsg("trigger \"%s\" of relation \"%s\" does not say which event it emits",
 						trg->tgname, RelationGetRelationName(rel)),
 				 errhint("CREATE TRIGGER ... EXECUTE FUNCTION voiding.emit_event('EventType', 'column', ...)")));
-	vd_event_check_type(trg->tgargs[0]);
-	c->type = pstrdup(trg->tgargs[0]);
-	c->source = source_of(rel);
+	c->owner = rel->rd_rel->relowner;
+	if (strncmp(trg->tgargs[0], "@type=", 6) == 0)
+		c->type_column = column_number(rel, trg->tgargs[0] + 6);
+	else
+		vd_event_check_type(c->type = pstrdup(trg->tgargs[0]));
 	c->columns = palloc(sizeof(CaptureColumn) *
 						(trg->tgnargs + RelationGetDescr(rel)->natts));
 	for (int i = 1; i < trg->tgnargs; i++)
 		capture_argument(c, rel, trg->tgargs[i]);
+	if (c->source_column == 0)
+		c->source = source_of(rel);
 	if (c->ncolumns == 0)
 		capture_all_columns(c, rel);
 	if (c->subject == 0)
@@ -316,13 +325,47 @@ captured_subject(const Capture *c, HeapTuple tuple, TupleDesc desc)
 	return subject;
 }
 
+/* a column of type text, or NULL */
+static char *
+text_column(int attno, HeapTuple tuple, TupleDesc desc)
+{
+	bool		isnull;
+	Datum		d = heap_getattr(tuple, attno, desc, &isnull);
+	Oid			type = getBaseType(TupleDescAttr(desc, attno - 1)->atttypid);
+
+	return isnull ? NULL : vd_json_text(vd_json_datum(d, false, type, -1));
+}
+
+/*
+ * Type and source, where columns say them: false: there is no event. Of the
+ * engine's own types only its own tables speak; for a service those whose owner
+ * may.
+ */
+static bool
+read_type_and_source(const Capture *c, VdEvent *ev, HeapTuple tuple, TupleDesc desc)
+{
+	ev->type = c->type;
+	ev->source = c->source;
+	if (c->type == NULL && (ev->type = text_column(c->type_column, tuple, desc)) == NULL)
+		return false;
+	if (c->source == NULL && (ev->source = text_column(c->source_column, tuple, desc)) == NULL)
+		return false;
+	if (c->type == NULL && get_rel_namespace(c->relid) != vd_schema_oid())
+		vd_event_check_type(ev->type);
+	if (c->source == NULL)
+		vd_event_check_source(ev->source, c->owner);
+	return true;
+}
+
 static void
 capture_row(const Capture *c, HeapTuple tuple, TupleDesc desc)
 {
-	VdEvent		ev = {.type = c->type,.source = c->source};
+	VdEvent		ev = {0};
 	bool		isnull = true;
 	Datum		row = (Datum) 0;
 
+	if (!read_type_and_source(c, &ev, tuple, desc))
+		return;
 	ev.subject = captured_subject(c, tuple, desc);
 	vd_event_check_name("subject", ev.subject, VD_MAX_KEY_BYTES);
 	ev.data = captured_data(c, tuple, desc);
@@ -369,12 +412,13 @@ check_trigger(FunctionCallInfo fcinfo, bool after, const char *name)
 }
 
 /*
- * voiding.emit_event(type, [column | name=column | @subject=column |
- * @correlation=column | @becomes=column=value] ...): AFTER ROW trigger on any
- * table. The event's data are the columns named (all, when none is); its
- * subject is the first of them unless @subject says otherwise. For DELETE it
- * is the old row. With @becomes only when a row is inserted with this value,
- * or updated to it from another.
+ * voiding.emit_event(type | @type=column, [column | name=column |
+ * @subject=column | @correlation=column | @source=column |
+ * @becomes=column=value] ...): AFTER ROW trigger on any table. The event's data
+ * are the columns named (all, when none is); its subject is the first of them
+ * unless @subject says otherwise. No type, no event. For DELETE it is the old
+ * row. With @becomes only when a row is inserted with this value, or updated to
+ * it from another.
  *
  * Errors: 42703 unknown column; 22023 no or too long type or subject, nothing
  * to compare with; 22004 null subject; 39P01 not an AFTER ROW trigger. Locks

@@ -398,10 +398,10 @@ vd_run_batch(List *messages)
 
 /* ---- what is due besides messages ---- */
 
-typedef struct Due				/* a deadline, or a process with parked events */
+typedef struct Due				/* a deadline, a task, or a process with parked events */
 {
-	pg_uuid_t	process_id;
-	char	   *timer;
+	pg_uuid_t	process_id;		/* or of the task */
+	char	   *timer;			/* NULL: a task */
 	bool		done;			/* there was something to do */
 } Due;
 
@@ -441,12 +441,34 @@ find_due(const char *sql, int limit, TimestampTz since)
 	return due;
 }
 
+/* run a query for one that is due; what it returns */
+static bool
+ask(const char *sql, const Due *d)
+{
+	Oid			types[] = {UUIDOID, TEXTOID};
+	Datum		args[] = {UUIDPGetDatum(&d->process_id), d->timer ? CStringGetTextDatum(d->timer) : (Datum) 0};
+	VdIdentity	saved;
+	bool		isnull;
+	bool		answer;
+
+	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
+	if (SPI_connect() != SPI_OK_CONNECT ||
+		SPI_execute_with_args(sql, 2, types, args, d->timer ? NULL : " n", false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not deal with what is due");
+	answer = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	vd_return(&saved);
+	CommandCounterIncrement();
+	return answer;
+}
+
 static void
 fire(void *arg)
 {
 	Due		   *d = arg;
 
-	d->done = vd_process_fire_timer(&d->process_id, d->timer);
+	d->done = d->timer ? vd_process_fire_timer(&d->process_id, d->timer)
+		: ask("SELECT voiding.wake_task($1)", d);
 }
 
 static void
@@ -457,27 +479,10 @@ deliver(void *arg)
 	d->done = vd_deliver_parked(&d->process_id);
 }
 
-/* a deadline whose step fails is tried again later, and does not starve others */
-static void
-postpone(Due *d)
-{
-	Oid			types[] = {UUIDOID, TEXTOID};
-	Datum		args[] = {UUIDPGetDatum(&d->process_id), CStringGetTextDatum(d->timer)};
-	VdIdentity	saved;
-
-	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
-	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args("UPDATE voiding.timer SET due_at = voiding.now() + interval '1 minute'"
-							  " WHERE process_id = $1 AND name = $2 AND due_at <= voiding.now()",
-							  2, types, args, NULL, false, 0) != SPI_OK_UPDATE)
-		elog(ERROR, "could not postpone a deadline");
-	SPI_finish();
-	vd_return(&saved);
-	CommandCounterIncrement();
-}
 
 /*
- * Let deadlines pass that are due; returns how many. since: none is left before,
+ * Let deadlines pass that are due, of processes and tasks; returns how many.
+ * One whose step fails is tried again later, and does not starve others. since: none is left before,
  * as a worker knows.
  */
 int
@@ -487,12 +492,14 @@ vd_run_timers(int limit, TimestampTz since)
 	ListCell   *lc;
 
 	foreach(lc, find_due(vd_am_worker ? "SELECT process_id, name FROM voiding.free_timers($1, $2)"
-						 : "SELECT process_id, name FROM voiding.due_timers($1)", limit, since))
+						 " UNION ALL SELECT t, NULL FROM voiding.due_tasks($1, $2) t"
+						 : "SELECT process_id, name FROM voiding.due_timers($1)"
+						 " UNION ALL SELECT t, NULL FROM voiding.due_tasks($1, $2) t", limit, since))
 	{
 		Due		   *d = lfirst(lc);
 
 		if (!attempt_or_warn(fire, d, "a deadline"))
-			postpone(d);
+			(void) ask("SELECT voiding.postpone($1, $2)", d);
 		else
 			done += d->done;
 	}

@@ -84,53 +84,39 @@ vd_set_timers(const VdProcess *p, List *timers)
 }
 
 /*
- * Run a query that gives the id of a task, or null; task: its $2, or NULL. Tasks
- * are SQL (sql/task.sql): they are rare, and people are slow.
+ * Call a function of sql/task.sql: tasks are rare, and people are slow. What it
+ * says as an event may move this very process: its row must be written.
  */
-static pg_uuid_t
-call_task(const char *sql, const VdProcess *p, Jsonb *task)
+static void
+call_task(const char *sql, const VdProcess *p, Jsonb *task, const VdEvent *ev, Jsonb *event)
 {
 	VdIdentity	saved;
-	pg_uuid_t	id = {0};
-	Datum		result;
-	bool		isnull;
-	Oid			types[] = {UUIDOID, JSONBOID};
-	Datum		args[] = {UUIDPGetDatum(&p->id), JsonbPGetDatum(task)};
+	Oid			types[] = {UUIDOID, JSONBOID, UUIDOID, JSONBOID, JSONBOID, TEXTOID};
+	Datum		args[] = {
+		UUIDPGetDatum(&p->id), JsonbPGetDatum(task), UUIDPGetDatum(&ev->event_id),
+		JsonbPGetDatum(event), JsonbPGetDatum(p->data), CStringGetTextDatum(p->key)
+	};
 
 	vd_become(&saved, vd_engine_owner(), "pg_catalog, voiding, pg_temp");
 	if (SPI_connect() != SPI_OK_CONNECT ||
-		SPI_execute_with_args(sql, task ? 2 : 1, types, args, NULL, false, 0) != SPI_OK_SELECT)
+		SPI_execute_with_args(sql, task ? 6 : 1, types, args, NULL, false, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not change a task");
-	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	if (!isnull)
-		id = *DatumGetUUIDP(result);
 	SPI_finish();
 	vd_return(&saved);
-	return id;
 }
 
-static void
-withdraw_task(VdProcess *p)
-{
-	if (p->task == NULL)
-		return;
-	(void) call_task("SELECT NULL::uuid FROM voiding.close_task($1, 'cancelled')", p, NULL);
-	p->task = NULL;
-}
-
-static void
-open_task(VdProcess *p, VdState *state, Jsonb *event)
+/* the task that a state wants, or NULL */
+static Jsonb *
+wanted_task(VdProcess *p, VdState *state, Jsonb *event)
 {
 	VdScope		scope = vd_scope(p, event);
 	Jsonb	   *task;
-	pg_uuid_t	id;
 
 	if (state->task == NULL)
-		return;
+		return NULL;
 	task = vd_json_object(state->task, &scope);
 	p->task = vd_json_text(vd_json_get(task, "type"));
-	id = call_task("SELECT voiding.open_task($1, $2)", p, task);
-	vd_notify_add("task", p->task, &id);
+	return task;
 }
 
 static void
@@ -219,20 +205,23 @@ void
 vd_effects_write(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool written)
 {
 	bool		final = fx->entered && fx->entered->final;
+	bool		withdraw = fx->left && p->task != NULL;
+	Jsonb	   *task = NULL;
 	Datum		v[Pr_natts];
 	bool		n[Pr_natts];
 
 	if (fx->left)
 	{
 		leave_timers(p, final);
-		withdraw_task(p);
+		p->task = NULL;
 	}
 	if (fx->entered)
 	{
 		if (!written)
 			p->since = vd_now();
-		open_task(p, fx->entered, event);
+		task = wanted_task(p, fx->entered, event);
 	}
+	fx->tasks = withdraw || task != NULL;
 	vd_process_to_row(p, v, n);
 	if (final)
 		finish(p, fx->entered, event, v, n);
@@ -244,6 +233,10 @@ vd_effects_write(VdProcess *p, VdEffects *fx, VdEvent *ev, Jsonb *event, bool wr
 	send_commands(p, fx->commands, ev);
 	vd_notify_add("process", p->state, &p->id);
 	CommandCounterIncrement();
+	if (withdraw)
+		call_task("SELECT voiding.close_task($1, 'withdraw')", p, NULL, ev, NULL);
+	if (task)
+		call_task("SELECT voiding.open_task($1, $2, $3, $4, $5, $6)", p, task, ev, event);
 	if (fx->entered && (final || p->failed))
 	{
 		vd_wake_waiters(&p->id);

@@ -37,13 +37,16 @@ vd_event_check_name(const char *what, const char *value, size_t limit)
 						what, strlen(value), limit)));
 }
 
-/* an event type of the engine itself, about one process */
+/* an event type of the engine itself, about one process or task */
 bool
 vd_event_is_engines(const char *type)
 {
 	static const char *const reserved[] = {
 		"ProcessFailureAcknowledged", "DeadlinePassed", "CommandFailed",
-		"ParkedEventDelivered", "ProcessMoved", "MessageRetried", "MessageDiscarded"
+		"ParkedEventDelivered", "ProcessMoved", "MessageRetried", "MessageDiscarded",
+		"TaskCreated", "TaskClaimed", "TaskStarted", "TaskSuspended", "TaskResumed",
+		"TaskReleased", "TaskAssigned", "TaskEscalated", "TaskCompleted", "TaskFailed",
+		"TaskCancelled", "TaskWithdrawn", "TaskExpired"
 	};
 
 	for (size_t i = 0; i < lengthof(reserved); i++)
@@ -266,9 +269,9 @@ vd_engine_event(VdEvent *ev, const char *type, const char *subject, Jsonb *data,
 
 /* ---- emit ---- */
 
-/* the source to speak for, and whether the caller may */
-static char *
-checked_source(const char *source)
+/* May this role speak for this service? Errors: 42704 no such service; 42501. */
+void
+vd_event_check_source(const char *source, Oid speaker)
 {
 	char	   *owner = NULL;
 	Oid			role;
@@ -279,12 +282,11 @@ checked_source(const char *source)
 				 errmsg("service \"%s\" does not exist", source),
 				 errhint("SELECT voiding.create_service(...) makes one.")));
 	role = get_role_oid(owner, true);
-	if (!OidIsValid(role) || !has_privs_of_role(GetUserId(), role))
+	if (!OidIsValid(role) || !has_privs_of_role(speaker, role))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied to emit events of service \"%s\"", source),
 				 errdetail("Only members of its owner \"%s\" may.", owner)));
-	return pstrdup(source);
 }
 
 static char *
@@ -328,7 +330,7 @@ voiding_emit(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("outside a handler an event needs a source"),
 				 errhint("emit(type, subject, data, source => 'your service')")));
-	ev.source = checked_source(ev.source);
+	vd_event_check_source(ev.source, GetUserId());
 	vd_event_stamp(&ev, NULL);
 	vd_event_append(&ev);
 	*id = ev.event_id;

@@ -283,6 +283,8 @@ as_row(Request *r, TupleDesc desc)
 	n[Rq_resources] = strcmp(r->route->operation, "query") != 0;
 	if (!n[Rq_resources])
 		v[Rq_resources] = resources_of(r, merge_arguments(r));
+	else if (r->route->query)
+		r->parameters = vd_json_concat(r->parameters, member("name", r->route->query));
 	v[Rq_method] = CStringGetTextDatum(r->method);
 	v[Rq_path] = CStringGetTextDatum(r->path);
 	v[Rq_parameters] = JsonbPGetDatum(r->parameters);

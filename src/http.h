@@ -10,7 +10,7 @@ typedef struct VdHttpRoute		/* a row of voiding.route */
 	char	   *method;
 	List	   *segments;		/* of char *: of the path; {name} or {name:uuid} is a parameter */
 	char	   *operation;		/* voiding.http_<operation>() serves it */
-	char	   *query;			/* the query that it reads, or NULL */
+	char	   *query;			/* the query or view that it reads, or NULL */
 	char	   *takes;			/* what its body is: object, array; NULL: none */
 } VdHttpRoute;
 

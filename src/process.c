@@ -228,7 +228,7 @@ vd_process_goes_on(VdProcess *p, VdEffects *fx, VdEvent *ev)
 		vd_parked_late(p, ev);
 		return false;
 	}
-	if (fx->emits == NIL)
+	if (fx->emits == NIL && !fx->tasks)
 		return true;
 	return vd_process_lock(&p->id, p) && strcmp(p->state, state) == 0 && p->since == since;
 }

@@ -32,7 +32,9 @@ int			vd_slow_down = 0;
 int			vd_handler_timeout = 30000;
 int			vd_look_every = 2000;
 static int	command_retention = 30;
+static int	task_retention = 30;
 static char *redacting = NULL;
+static char *form_factor = NULL;
 
 void		_PG_init(void);
 
@@ -136,6 +138,15 @@ _PG_init(void)
 							"Then ten times as long a tombstone.",
 							&command_retention, 30, 1, 36500,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("voiding.task_retention",
+							"Days that maintain() keeps tasks after the end of their process.",
+							"A task type can say otherwise: ttl.",
+							&task_retention, 30, 0, 36500,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("voiding.form_factor",
+							   "The device of this session: of its role's form factors only this one.",
+							   NULL, &form_factor, "",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("voiding.notify",
 							 "Send hints with NOTIFY.",
 							 NULL, &vd_notify, true,

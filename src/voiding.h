@@ -312,6 +312,7 @@ typedef struct VdEvent
 extern pg_uuid_t vd_last_begun;
 extern bool vd_event_is_engines(const char *type);
 extern void vd_event_check_type(const char *type);
+extern void vd_event_check_source(const char *source, Oid speaker);
 extern void vd_event_check_name(const char *what, const char *value, size_t limit);
 extern void vd_event_stamp(VdEvent *ev, const pg_uuid_t *from_row);
 extern void vd_event_append(VdEvent *ev);
@@ -352,6 +353,7 @@ typedef struct VdEffects		/* what a step decided */
 	List	   *emits;			/* of char * */
 	VdState    *entered;		/* the state it is in now, if it entered one */
 	bool		left;			/* a state was left: its timers and task go */
+	bool		tasks;			/* a task was made or withdrawn */
 } VdEffects;
 
 extern char *vd_state_reason(const VdState *state, const VdScope *scope);

@@ -392,8 +392,7 @@ look_for_messages(Look *l)
 	if (!everywhere && (!running || l->soon > 0))
 		return;
 	l->soon = running ? Min(Max(l->soon * 2, SOON_FIRST), SOON_LAST) : 0;
-	l->everywhere_at = TimestampTzPlusMilliseconds(now, running ? Min(l->soon, LOOK_EVERY)
-												   : LOOK_EVERY);
+	l->everywhere_at = TimestampTzPlusMilliseconds(now, running ? Min(l->soon, LOOK_EVERY) : LOOK_EVERY);
 }
 
 static void
@@ -481,26 +480,28 @@ recover(Look *l)
 static long
 until(TimestampTz when)
 {
-	return when == VD_NEVER ? PG_INT32_MAX
-		: Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-												 when - (vd_now() - GetCurrentTimestamp())));
+	return when == VD_NEVER ? PG_INT32_MAX : Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), when - (vd_now() - GetCurrentTimestamp())));
 }
 
 static void
 rest(Look *l, bool failed)
 {
-	long		ms = failed ? AFTER_ERROR
-		: Min(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), l->everywhere_at), LOOK_EVERY);
+	long		ms = Min(TimestampDifferenceMilliseconds(GetCurrentTimestamp(), l->everywhere_at), LOOK_EVERY);
 
 	if (!vd_queue_owns_all(me.index, me.workers) || db == NULL)
 		ms = Min(ms, 100);
 	if (parked_open && me.index == 0)
 		ms = Min(ms, PARK_EVERY);
 	ms = Min(ms, Min(until(l->next_due), me.index == 0 ? until(next_timer) : ms));
+	if (failed)
+	{
+		ms = AFTER_ERROR;		/* what is due stays due, and is not met in a circle */
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 	if (!failed && db && pg_atomic_read_u64(&db->generation) != l->generation)
 		return;
-	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms,
-					 PG_WAIT_EXTENSION);
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, ms, PG_WAIT_EXTENSION);
 	ResetLatch(MyLatch);
 }
 
@@ -539,8 +540,7 @@ static void
 work(void)
 {
 	Look		l = {.limit = vd_batch_size};
-	MemoryContext loop = AllocSetContextCreate(TopMemoryContext, "voiding worker",
-											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext loop = AllocSetContextCreate(TopMemoryContext, "voiding worker", ALLOCSET_DEFAULT_SIZES);
 
 	for (;;)
 	{

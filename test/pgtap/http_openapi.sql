@@ -1,7 +1,7 @@
 -- The OpenAPI document and the routes are the same list, and each route is
 -- served.
 BEGIN;
-SELECT plan(14);
+SELECT plan(18);
 
 SELECT a.status, a.body AS doc FROM voiding.http('GET', '/openapi.json') a \gset
 CREATE TEMP TABLE doc AS SELECT :'doc'::jsonb AS doc;
@@ -28,6 +28,22 @@ SELECT is((SELECT (doc #> '{components,schemas,command.IssueDocument}') - 'descr
   '{"type": "object", "additionalProperties": false, "required": ["document_id", "customer_id", "amount"], "properties": {"document_id": {"type": "string"},
     "customer_id": {"type": "string"}, "amount": {"type": "number"}, "currency": {"type": "string"}, "kind": {"type": "string"}, "issued_at": {"type": "string", "format": "date-time"}}}',
   'a command has its arguments');
+
+-- who may send a command or read a query is shown it: by name, and for a query as PUBLIC
+CREATE ROLE reader;
+GRANT USAGE ON SCHEMA voiding, billing TO reader;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA voiding TO reader;
+GRANT SELECT ON voiding.route, voiding.handler, voiding.service, voiding.task_transition TO reader;
+GRANT EXECUTE ON FUNCTION billing.issue_document, billing.get_document TO PUBLIC;
+GRANT EXECUTE ON FUNCTION billing.void_document TO reader;
+SET ROLE reader;
+CREATE FUNCTION pg_temp.shown(schema text) RETURNS boolean LANGUAGE sql AS $$
+  SELECT a.body::jsonb #> ARRAY['components', 'schemas', schema] IS NOT NULL FROM voiding.http('GET', '/openapi.json') a $$;
+SELECT ok(pg_temp.shown('query.document'), 'a query that PUBLIC may read');
+SELECT ok(pg_temp.shown('command.VoidDocument'), 'a command that was granted by name');
+SELECT ok(NOT pg_temp.shown('command.IssueDocument'), 'not a command that only PUBLIC has');
+SELECT throws_ok($$ SELECT voiding.send_command('IssueDocument', '{"document_id": "x", "customer_id": "c", "amount": 1}') $$, '42501', NULL, 'which cannot be sent');
+RESET ROLE;
 
 -- each route has its function, and each function its route
 SELECT set_eq($$ SELECT DISTINCT 'http_' || operation FROM voiding.route $$,

@@ -41,7 +41,7 @@ RESET ROLE;
 SELECT results_eq(
   $$ SELECT type, data ->> 'by', data ->> 'reason' FROM voiding.event WHERE actor = 'regress_operator' ORDER BY position $$,
   $$ VALUES ('MessageRetried', 'regress_operator', 'again'), ('MessageDiscarded', 'regress_operator', 'nobody needs it'),
-            ('ProcessFailureAcknowledged', 'regress_operator', 'seen') $$,
+            ('TaskCompleted', NULL, 'seen'), ('ProcessFailureAcknowledged', 'regress_operator', 'seen') $$,
   'what operator did is written down, with name and reason');
 
 SET LOCAL ROLE regress_monitor;

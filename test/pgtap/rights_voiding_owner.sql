@@ -17,6 +17,7 @@ SELECT voiding.drop_process_type('document_voiding');
 SELECT voiding.unsubscribe(type, service) FROM voiding.handler WHERE kind = 'event';
 SELECT voiding.drop_command(type) FROM voiding.handler WHERE kind = 'command';
 SELECT voiding.drop_query(type) FROM voiding.handler WHERE kind = 'query';
+SELECT voiding.drop_task_type(name) FROM voiding.task_type;
 SELECT voiding.drop_service(name) FROM voiding.service;
 SET LOCAL client_min_messages = warning;
 DROP SCHEMA billing CASCADE;

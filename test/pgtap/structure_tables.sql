@@ -12,6 +12,11 @@ INSERT INTO wanted VALUES
   ('reports', 'refusal', 'r', 'process_id uuid, document_id text, report_id bigint, reason text'),
   ('voiding', 'event', 'p', 'position bigint, event_id uuid, type text, source text, subject text, correlation_id uuid,
      causation_id uuid, data jsonb, recorded_at timestamptz'),
+  ('voiding', 'archive', 'p', 'subject text, position bigint, recorded_at timestamptz, source text, type text, data jsonb, actor text,
+     event_id uuid, correlation_id uuid, causation_id uuid, process_id uuid, steps jsonb'),
+  ('voiding', 'unarchived_event', 'v', 'subject text, position bigint, type text, data jsonb'),
+  ('voiding', 'task_purge', 'v', 'task_id uuid, type text, state text, process_id uuid, purge_at timestamptz, held_by text'),
+  ('voiding', 'archive_progress', 'r', 'position bigint'),
   ('voiding', 'process', 'v', 'process_id uuid, type text, version integer, key text, state text, data jsonb,
      started_at timestamptz, updated_at timestamptz, finished_at timestamptz'),
   ('voiding', 'active_process', 'r', 'process_id uuid, type text, version integer, key text, state text, data jsonb'),
@@ -23,7 +28,18 @@ INSERT INTO wanted VALUES
      error text, failed_at timestamptz'),
   ('voiding', 'parked_event', 'r', 'event_id uuid, type text, source text, subject text, correlation_id uuid, data jsonb'),
   ('voiding', 'task', 'r', 'task_id uuid, type text, service text, state text, document jsonb, owner text, priority integer,
-     due_at timestamptz, version integer, process_id uuid'),
+     due_at timestamptz, version integer, process_id uuid, title text, key text, roles text[], skills text[], form_factors text[], excluded text[],
+     expires_at timestamptz, until timestamptz, outcome jsonb, reason text, correlation_id uuid, created_at timestamptz, updated_at timestamptz,
+     ended_at timestamptz'),
+  ('voiding', 'task_type', 'r', 'name text, service text, definition jsonb'),
+  ('voiding', 'task_action', 'r', 'caller text, action_id uuid, task_id uuid, action text, version integer'),
+  ('voiding', 'worker_profile', 'r', 'role text, skills text[], form_factors text[], capacity integer'),
+  ('voiding', 'task_transition', 'v', 'action text, from_state text, to_state text, who text, event text, description text'),
+  ('voiding', 'my_task', 'v', 'task_id uuid, type text, state text'),
+  ('voiding', 'available_task', 'v', 'task_id uuid, type text, state text'),
+  ('voiding', 'overdue_task', 'v', 'task_id uuid, type text, state text'),
+  ('voiding', 'skill_gap', 'v', 'task_id uuid, type text, state text'),
+  ('voiding', 'task_queue', 'v', 'type text, role text, ready bigint, taken bigint, overdue bigint, oldest timestamptz'),
   ('voiding', 'timer', 'r', 'process_id uuid, name text, due_at timestamptz'),
   ('voiding', 'process_type', 'r', 'name text, version integer, definition jsonb'),
   ('voiding', 'transition', 'r', 'process_type text, version integer, from_state text, trigger text, name text, guard text, to_state text'),
@@ -62,8 +78,8 @@ SELECT is_empty($$
 SELECT col_is_pk('billing', 'document', ARRAY['document_id'], 'a document is known by its id');
 SELECT results_eq(
   $$ SELECT relid::regclass::text, pg_get_partkeydef(relid)
-       FROM (VALUES ('voiding.event'::regclass), ('voiding.finished_process')) v(relid) ORDER BY 1 $$,
-  $$ VALUES ('voiding.event', 'RANGE ("position")'), ('voiding.finished_process', 'RANGE (process_id)') $$,
+       FROM (VALUES ('voiding.archive'::regclass), ('voiding.event'), ('voiding.finished_process')) v(relid) ORDER BY 1 $$,
+  $$ VALUES ('voiding.archive', 'RANGE ("position")'), ('voiding.event', 'RANGE ("position")'), ('voiding.finished_process', 'RANGE (process_id)') $$,
   'events are partitioned by position, ended processes by id');
 SELECT is_empty($$
   SELECT i.indrelid::regclass FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid

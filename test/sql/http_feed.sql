@@ -40,5 +40,36 @@ SELECT status, said ->> 'state' AS state FROM ask('GET', '/processes/' || :'proc
 SELECT status FROM ask('POST', format('/processes/%s/acknowledge', :'process'), '{"reason": "seen"}');
 SELECT status, said ->> 'state' AS state, said #>> '{history,-1,event}' AS last FROM ask('GET', '/processes/' || :'process');
 SELECT * FROM voiding.check_invariants();
+
+-- tasks: what a phone hears that asks again with the last id that it has, and
+-- of what it may not see any more only that
+DROP ROLE IF EXISTS regress_crew, regress_night, regress_anna;
+CREATE ROLE regress_crew; CREATE ROLE regress_night; CREATE ROLE regress_anna IN ROLE regress_crew;
+GRANT USAGE ON SCHEMA voiding TO regress_crew; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA voiding TO regress_crew;
+GRANT SELECT ON voiding.task, voiding.task_transition TO regress_crew;
+SELECT voiding.create_service('field');
+SELECT voiding.create_task_type('visit', '{"roles": ["regress_crew"], "made_by": {"Wanted": {"key": "$.event.id"}}}', 'field');
+SELECT count(voiding.emit('Wanted', 'v' || i, jsonb_build_object('id', 'v' || i), 'field')) FROM generate_series(1, 3) i;
+SELECT voiding.dispatch();
+CREATE FUNCTION heard(after text, n int DEFAULT 100) RETURNS TABLE (key text, state text, its_own boolean, cursor text) LANGUAGE sql AS $$
+  SELECT coalesce(e #>> '{task,key}', 'gone'), e #>> '{task,state}', e ->> 'task_id' = coalesce(e #>> '{task,task_id}', e ->> 'task_id'), e ->> 'cursor'
+    FROM ask('GET', '/tasks/changes?limit=' || n, NULL, jsonb_strip_nulls(jsonb_build_object('Last-Event-ID', after))) a,
+         jsonb_array_elements(a.said -> 'events') e $$;
+SET ROLE regress_anna;
+SELECT count(*) FROM heard(NULL, 2);
+SELECT said ->> 'cursor' AS cursor FROM ask('GET', '/tasks/changes?limit=2') \gset
+SELECT count(*) FROM heard(:'cursor');
+SELECT cursor FROM heard(:'cursor') \gset
+SELECT count(*) FROM heard(:'cursor');
+SELECT (said ->> 'cursor') = :'cursor' AS stays FROM ask('GET', '/tasks/changes', NULL, jsonb_build_object('Last-Event-ID', :'cursor'));
+SELECT status, said ->> 'key' AS key, said ->> 'state' AS state FROM ask('POST', format('/tasks/%s/claim', (SELECT task_id FROM voiding.task WHERE key = 'v1')));
+SELECT key, state, its_own FROM heard(:'cursor');
+RESET ROLE;
+SELECT status, said ->> 'state' AS state FROM ask('POST', format('/tasks/%s/assign', (SELECT task_id FROM voiding.task WHERE key = 'v2')), '{"role": "regress_night"}');
+SET ROLE regress_anna;
+SELECT key, state, its_own FROM heard(:'cursor') ORDER BY key;
+SELECT status, said ->> 'code' AS code FROM ask('GET', '/tasks/changes?after=x');
+RESET ROLE;
 \c contrib_regression
 DROP DATABASE regress_voiding;
+DROP ROLE regress_crew, regress_night, regress_anna;

@@ -56,6 +56,7 @@ begin_story($old, 'busy', 'billing', 'reports');
 invariants_hold($old, 'busy', 'before');
 my $before = contents($old, 'busy');
 is(lines_like(qr/^voiding\.event_p\d+\|[1-9]/, $before), 4, 'there are events in four partitions');
+is(lines_like(qr/^voiding\.archive_p\d+\|[1-9]/, $before), 4, 'they are archived in as many');
 is(lines_like(qr/^voiding\.finished_process_\w+\|[1-9]/, $before), 2, 'and ended processes in two');
 is(lines_like(qr/^voiding\.(outbox|dead_letter|parked_event|active_process|timer|task)\|[1-9]/, $before), 6,
   'and something of everything else');
@@ -103,6 +104,7 @@ $old->safe_psql('bare', q{
   SELECT voiding.drop_command(type) FROM voiding.handler WHERE kind = 'command';
   SELECT voiding.drop_query(type) FROM voiding.handler WHERE kind = 'query';
   SELECT voiding.unsubscribe(type, service) FROM voiding.handler WHERE kind = 'event';
+  SELECT voiding.drop_task_type(name) FROM voiding.task_type;
   SELECT voiding.drop_service('billing'), voiding.drop_service('reports');
   DROP SCHEMA billing, reports CASCADE;
 });

@@ -295,6 +295,25 @@ ok(poll_until(sub { row($node, $db, q{SELECT sqlstate FROM voiding.dead_letter W
   'no handler can wait');
 set_system('voiding.retry_limit', 8);
 
+# ---- an error of the engine's own: it is met once a second, not in a circle, and then all goes on ----
+
+my $logged = -s $node->logfile;
+sub times_of_errors
+{
+  return map { my ($h, $m, $s) = /^\S+ (\d+):(\d+):([\d.]+) .*ERROR: .*free_timers/ ? ($1, $2, $3) : (); defined $h ? ($h * 60 + $m) * 60 + $s : () }
+    split /\n/, PostgreSQL::Test::Utils::slurp_file($node->logfile, $logged);
+}
+$node->safe_psql($db, q{
+  SELECT voiding.stop_workers();
+  ALTER FUNCTION voiding.free_timers(integer, timestamptz) RENAME TO nothing});
+$node->safe_psql($db, 'SELECT voiding.start_workers(1)');
+ok(poll_until(sub { my @n = times_of_errors(); @n >= 3 }, 30), 'a worker meets it again');
+my @met = times_of_errors();
+is_deeply([grep { my $d = $met[$_] - $met[$_ - 1]; $d >= 0 && $d < 0.9 } 1 .. $#met], [], 'with a pause each time');
+$node->safe_psql($db, 'ALTER FUNCTION voiding.nothing(integer, timestamptz) RENAME TO free_timers');
+row($node, $db, "SELECT billing.issue_document('mended', 'm', 1)");
+is(state_when_settled(void('mended')), 'DocumentVoided', 'mended: all goes on');
+
 # ---- stopped ----
 
 row($node, $db, 'SELECT voiding.stop_workers()');

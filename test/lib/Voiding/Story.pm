@@ -11,7 +11,7 @@ use Voiding::Test;
 
 our @EXPORT = qw(begin_story contents objects goes_on);
 
-# Events in four partitions, processes in every state, what is parked, what
+# Events in four partitions, most of them archived, processes in every state, what is parked, what
 # gave up, tasks, deadlines, and what a user has added to the tables; by hand,
 # so that it stays so. The services Billing and Reports have the schemas given, and a service "shop"
 # has a process type of its own.
@@ -50,6 +50,7 @@ sub begin_story
   $run->("SELECT setval('voiding.position', 29999990)");
 
   orders($node, $db, $run);
+  $run->('SELECT voiding.maintain()');
   later_month($run);
   $run->("SELECT $billing.issue_document('D30', 'c1', 7)");
   return;
@@ -234,6 +235,8 @@ sub goes_on
   my $ask = sub { $node->safe_psql($db, $_[0]) };
   my ($position, $report) = split /\|/,
     $ask->("SELECT (SELECT max(position) FROM voiding.event), (SELECT max(report_id) FROM $reports.report)");
+  my $archived = 'SELECT count(*), count(a.position) FROM voiding.event e LEFT JOIN voiding.archive a USING (position, subject, event_id)';
+  my ($events, $copies) = split /\|/, $ask->($archived);
 
   invariants_hold($node, $db, 'as it arrived', $billing, $reports);
   serve($node, $db);
@@ -269,6 +272,10 @@ sub goes_on
   is($ask->("SELECT billing.branch, count(seen.n) FROM $billing.document billing JOIN public.seen USING (document_id)
               WHERE document_id = 'N1' GROUP BY 1"), 'north|1', q{the user's column and trigger work});
   is($ask->('SELECT count(*) FROM voiding.ongoing_process'), '0', 'nothing is left under way');
+  $ask->('SELECT voiding.maintain()');
+  my ($now, $copies_now) = split /\|/, $ask->($archived);
+  ok($copies > 0 && $copies < $events && $now > $events && $copies_now == $now, 'the archive goes on from where it was')
+    || diag("events $events, archived $copies; then $now, $copies_now");
   invariants_hold($node, $db, 'in the end', $billing, $reports);
   return;
 }
