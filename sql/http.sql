@@ -52,12 +52,24 @@ CREATE VIEW voiding.route AS SELECT * FROM (VALUES
    'reports, latest first'),
   ('GET',    '/reports/{report_id}', 'query', 'report', NULL, '{}', '{200}',
    'a report with its documents'),
-  ('GET',    '/processes', 'processes', NULL, NULL, '{type,key,state,failed,before,limit}', '{200}',
-   'processes that run, and those that failed until they are acknowledged, latest first'),
+  ('GET',    '/processes', 'processes', NULL, NULL, '{type,key,state,failed,ended,before,limit}', '{200}',
+   'processes that run, and those that failed until they are acknowledged, latest first; ended: those that have ended'),
   ('GET',    '/processes/{process_id:uuid}', 'process', NULL, NULL, '{}', '{200}',
    'a process with its history'),
+  ('GET',    '/processes/{process_id:uuid}/explain', 'explain', NULL, NULL, '{}', '{200}',
+   'what a process waits for, and what would move it'),
   ('POST',   '/processes/{process_id:uuid}/acknowledge', 'acknowledge', NULL, 'object', '{}', '{204}',
    'take note of the failure of a process; the body may have a reason'),
+  ('GET',    '/process-types/{type}', 'process_type', NULL, NULL, '{version}', '{200}',
+   'the states of a type of processes and what leads from one to another; of the newest version, if none is named'),
+  ('GET',    '/dead-letters', 'dead_letters', NULL, NULL, '{type,key,limit}', '{200}',
+   'messages that gave up, oldest first'),
+  ('GET',    '/parked-events', 'parked_events', NULL, NULL, '{type,key,limit}', '{200}',
+   'events that no process is ready for yet, oldest first'),
+  ('POST',   '/messages/{message_id:uuid}/retry', 'retry', NULL, 'object', '{}', '{200}',
+   'try a dead letter again, or what waits, at once; the body may have a reason'),
+  ('POST',   '/messages/{message_id:uuid}/discard', 'discard', NULL, 'object', '{}', '{200}',
+   'give a dead letter up, or what waits; the body has the reason'),
   ('GET',    '/events', 'events', NULL, NULL, '{types,after,limit}', '{200}',
    'what has happened since a cursor, or as a stream; types: a list with commas'),
   ('GET',    '/metrics', 'metrics', NULL, NULL, '{}', '{200}',
@@ -269,15 +281,25 @@ AS $$
 DECLARE
   n         integer := least(greatest(coalesce((q.query ->> 'limit')::integer, 50), 1), 500);
   only_failed boolean := q.query ->> 'failed';
+  ended     boolean := coalesce((q.query ->> 'ended')::boolean, false);
   before    uuid := q.query ->> 'before';
   processes jsonb;
 BEGIN
-  SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.process_id DESC), '[]') INTO processes
-    FROM (SELECT o.* FROM voiding.ongoing_process o
-           WHERE (q.query ->> 'type' IS NULL OR o.type = q.query ->> 'type') AND (q.query ->> 'key' IS NULL OR o.key = q.query ->> 'key')
-             AND (q.query ->> 'state' IS NULL OR o.state = q.query ->> 'state') AND (only_failed IS NULL OR o.failed = only_failed)
-             AND (before IS NULL OR o.process_id < before)
-           ORDER BY o.process_id DESC LIMIT n) x;
+  IF ended THEN
+    SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.process_id DESC), '[]') INTO processes
+      FROM (SELECT e.process_id, e.type, e.key, e.state, e.failed, e.outcome, e.reason, e.started_at, e.finished_at, e.version, e.data FROM voiding.process e
+             WHERE e.finished_at IS NOT NULL AND (q.query ->> 'type' IS NULL OR e.type = q.query ->> 'type') AND (q.query ->> 'key' IS NULL OR e.key = q.query ->> 'key')
+               AND (q.query ->> 'state' IS NULL OR e.state = q.query ->> 'state') AND (only_failed IS NULL OR (e.outcome = 'failed') = only_failed)
+               AND (before IS NULL OR e.process_id < before)
+             ORDER BY e.process_id DESC LIMIT n) x;
+  ELSE
+    SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.process_id DESC), '[]') INTO processes
+      FROM (SELECT o.* FROM voiding.ongoing_process o
+             WHERE (q.query ->> 'type' IS NULL OR o.type = q.query ->> 'type') AND (q.query ->> 'key' IS NULL OR o.key = q.query ->> 'key')
+               AND (q.query ->> 'state' IS NULL OR o.state = q.query ->> 'state') AND (only_failed IS NULL OR o.failed = only_failed)
+               AND (before IS NULL OR o.process_id < before)
+             ORDER BY o.process_id DESC LIMIT n) x;
+  END IF;
   RETURN (200, NULL, jsonb_build_object('processes', processes,
             'last', CASE WHEN jsonb_array_length(processes) = n THEN processes #>> '{-1,process_id}' END)::text, NULL)::voiding.http_answer;
 END $$;

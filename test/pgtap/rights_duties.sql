@@ -30,7 +30,7 @@ INSERT INTO duty VALUES
   ('reader', '{billing.get_document,reports.get_report,reports.get_reports}', '{}'),
   ('event_reader', '{voiding.cloudevent,voiding.feed_now,voiding.read_events}', '{}'),
   ('gateway', '{voiding.problem}', '{}'),
-  ('console', '{}', '{voiding.process:SELECT}'),
+  ('console', '{voiding.items,voiding.long_form,voiding.metrics}', '{voiding.parked_event:SELECT,voiding.process:SELECT,voiding.process_type:SELECT}'),
   ('redactor', '{voiding.redact_event}', '{}'),
   ('archivist', '{voiding.history_of}', '{voiding.archive:SELECT}'),
   ('dispatcher', '{voiding.await_idle,voiding.dispatch,voiding.wait_until_idle}', '{}'),

@@ -1,0 +1,162 @@
+// main.js: which room is shown, when it is read again, and who acts on a click.
+//
+// A room is { name, title(path), load(path), render(data, path), actions }. What it
+// shows is read from the server each time; nothing is kept here that a reload
+// would lose, but for the figures of the last minutes.
+import { h, morph } from './dom.js';
+import { follow, Problem, signIn } from './api.js';
+import { since } from './text.js';
+import { askFor, toast } from './talk.js';
+import { figures, sample } from './chart.js';
+import { openCommands, commands } from './command.js';
+import { reports, documents } from './report.js';
+import { processes } from './process.js';
+import { tasks } from './task.js';
+import { repair } from './repair.js';
+
+const rooms = { reports, documents, processes, tasks, repair, commands, figures };
+const main = document.getElementById('main');
+const path = () => location.hash.replace(/^#\/?/, '').split('/').filter(Boolean).map(decodeURIComponent);
+const room = () => rooms[path()[0]] ?? reports;
+
+// ---- reading ----
+
+let reading = null;
+let again = false;
+
+// Read and show the room. Asked while it reads, it reads once more: what is
+// shown at the end is no older than the last time it was asked.
+export function refresh() {
+  again = true;
+  reading ??= (async () => {
+    while (again) {
+      again = false;
+      const where = location.hash;
+      try {
+        const data = await room().load(path().slice(1));
+        if (where === location.hash) show(room().render(data, path().slice(1)));
+        else again = true;
+      } catch (error) {
+        fault(error);
+      }
+      navigation();
+      await new Promise((go) => setTimeout(go, 150));
+    }
+    reading = null;
+  })();
+  return reading;
+}
+
+function show(nodes) {
+  morph(main, h('main', {}, nodes));
+  main.removeAttribute('aria-busy');
+}
+
+function fault(error) {
+  if (!(error instanceof Problem)) throw error;
+  if (error.status === 401) return askToken();
+  if (error.status === 0 || error.status === 503) return state('reconnecting');
+  return show([h('h1', { tabindex: -1 }, room().title(path().slice(1))), h('p', { class: 'empty' }, error.message)]);
+}
+
+// ---- where we are ----
+
+let counts = {};
+const links = [['reports', 'Reports'], ['processes', 'Processes'], ['tasks', 'Tasks'], ['repair', 'Repair'], ['commands', 'Commands'], ['figures', 'Figures']];
+
+function navigation() {
+  const here = room().within ?? room().name;
+  morph(document.getElementById('nav'), h('nav', {}, h('ul', {}, links.map(([name, text]) => h('li', {},
+    h('a', { href: `#/${name}`, 'aria-current': name === here ? 'page' : null }, text,
+      counts[name] ? h('span', { class: 'count' }, h('span', { class: 'hidden' }, ', '), String(counts[name]), h('span', { class: 'hidden' }, ' to look at')) : null))))));
+}
+
+async function go() {
+  main.setAttribute('aria-busy', 'true');
+  document.title = `${room().title(path().slice(1))} - voiding`;
+  navigation();
+  await refresh();
+  main.querySelector('h1')?.focus({ preventScroll: true });
+  scrollTo(0, 0);
+}
+
+// ---- acting ----
+
+document.addEventListener('click', (event) => {
+  const button = event.target.closest?.('[data-do]');
+  if (button && button.localName !== 'form') act(button.dataset.do, button, event);
+});
+
+document.addEventListener('submit', (event) => {
+  event.preventDefault();
+  if (event.target.dataset.do) act(event.target.dataset.do, event.target, event);
+});
+
+async function act(name, element, event) {
+  if (name === 'skip') {
+    event.preventDefault();
+    return main.focus();
+  }
+  const action = Object.values(rooms).map((r) => r.actions?.[name]).find(Boolean);
+  if (!action) return;
+  try {
+    const said = await action(element.dataset, element);
+    if (said) toast(said);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.status === 401) await askToken();
+    else toast([error.message, error.problem.hint].filter(Boolean).join(' '), 'failed');
+  }
+  refresh();
+}
+
+let asking = false;
+async function askToken() {
+  if (asking) return;
+  asking = true;
+  const given = await askFor({ title: 'Who are you?', text: 'This server wants a token (JWT). It is kept until this window is closed.', button: 'Sign in',
+    fields: [{ name: 'token', label: 'Token', required: true }] });
+  asking = false;
+  if (given) {
+    signIn(given.token.trim());
+    refresh();
+  }
+}
+
+// ---- live ----
+
+function state(text, error) {
+  document.getElementById('live').dataset.state = text;
+  document.getElementById('live-text').textContent = text;
+  if (error?.status === 401) askToken();
+}
+
+// what no event tells of (a report has taken a document in, a message gave up)
+// shows in the counters
+let handled = null;
+async function tick() {
+  try {
+    const now = await sample();
+    counts = { processes: now.failed, tasks: null, repair: now.dead + now.parked };
+    if (handled !== null && handled !== now.stamp || room().name === 'figures') refresh();
+    handled = now.stamp;
+    navigation();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (error.status === 403 && document.getElementById('live').dataset.state === 'by the clock') refresh();
+  }
+  await openCommands(toast);
+  setTimeout(tick, 2000);
+}
+
+setInterval(() => {
+  for (const time of document.querySelectorAll('[data-age]')) {
+    const text = since(time.getAttribute('datetime'));
+    if (time.textContent !== text) time.textContent = text;
+  }
+}, 1000);
+
+addEventListener('hashchange', go);
+go();
+tick();
+follow({ told: () => { refresh(); openCommands(toast); }, anew: refresh, state });
