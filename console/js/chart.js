@@ -15,14 +15,14 @@ export async function sample() {
   const now = { at: performance.now() / 1000, all, handled: sum(all, 'voiding_messages_handled_total'), pending: sum(all, 'voiding_pending'),
     oldest: Math.max(0, ...all.filter((m) => m.name === 'voiding_oldest_pending_seconds').map((m) => m.value)),
     requests: sum(all, 'voiding_gateway_requests_total'), seconds: sum(all, 'voiding_gateway_seconds_total'),
-    dead: sum(all, 'voiding_dead_letters'), parked: sum(all, 'voiding_parked'), workers: sum(all, 'voiding_workers') };
+    running: sum(all, 'voiding_processes'), dead: sum(all, 'voiding_dead_letters'), parked: sum(all, 'voiding_parked'), workers: sum(all, 'voiding_workers') };
   const last = samples[samples.length - 1];
   const time = last ? now.at - last.at : 0;
   now.rate = last && now.handled >= last.handled ? (now.handled - last.handled) / time : 0;
   now.latency = last && now.requests > last.requests ? (now.seconds - last.seconds) / (now.requests - last.requests) : 0;
   samples.push(now);
   samples.splice(0, Math.max(samples.length - KEPT, 0));
-  now.stamp = [now.handled, now.pending, now.dead, now.parked, sum(all, 'voiding_messages_failed_total'), sum(all, 'voiding_processes')].join();
+  now.stamp = [now.handled, now.pending, now.dead, now.parked, sum(all, 'voiding_messages_failed_total'), now.running].join();
   now.failed = all.filter((m) => m.name === 'voiding_processes' && /fail/i.test(m.labels.state)).reduce((n, m) => n + m.value, 0);
   return now;
 }
@@ -62,6 +62,7 @@ export const figures = {
         chart('Messages handled', of('rate'), (v) => `${v < 10 ? v.toFixed(1) : Math.round(v)}/s`),
         chart('Messages waiting', of('pending'), (v) => String(v)),
         chart('The oldest waits', of('oldest'), (v) => span(v)),
+        chart('Processes that run', of('running'), (v) => String(v)),
         chart('A request takes', of('latency'), (v) => span(v), 'without those that wait for a command'),
         chart('A process took', took, (v) => span(v), sorted.length ? `of the last ${sorted.length}: half under ${span(at(sorted, 0.5))}, 95 % under ${span(at(sorted, 0.95))}` : 'none has ended yet')),
       services.length ? h('section', { 'aria-labelledby': 'services' }, h('h2', { id: 'services' }, 'Services'), h('table', { class: 'stack' },

@@ -3,14 +3,16 @@
 import { h, s } from './dom.js';
 import { duration, words } from './text.js';
 
-const WIDTH = 190, HEIGHT = 58, ACROSS = 46, DOWN = 62, MARGIN = 14;
+const WIDE = { WIDTH: 190, ACROSS: 92, LETTERS: 24 }, NARROW = { WIDTH: 142, ACROSS: 58, LETTERS: 18 }; // a phone
+const HEIGHT = 58, DOWN = 62, START = 34, MARGIN = 14;
+let { WIDTH, ACROSS, LETTERS } = WIDE;
 
 // a few lines of words that fit
-function lines(text, most = 24) {
+function lines(text) {
   const out = [''];
   for (const word of text.split(' ')) {
     const last = out[out.length - 1];
-    if (last && last.length + word.length + 1 > most) out.push(word);
+    if (last && last.length + word.length + 1 > LETTERS) out.push(word);
     else out[out.length - 1] = last ? `${last} ${word}` : word;
   }
   return out;
@@ -38,61 +40,66 @@ function waysOf(type) {
   return [...ways.values()];
 }
 
-// The longest way from the start, but no way is gone in a circle.
-function layersOf(ways) {
+// How many steps it is from the start.
+function layersOf(type, ways) {
   const layer = new Map([['(start)', 0]]);
-  const visit = (state, trail) => {
-    for (const { to } of ways.filter((w) => w.from === state)) {
-      if (trail.includes(to) || (layer.get(to) ?? -1) >= trail.length) continue;
-      layer.set(to, trail.length);
-      visit(to, [...trail, to]);
-    }
-  };
-  visit('(start)', ['(start)']);
+  for (const state of layer.keys()) {
+    for (const { to } of ways.filter((w) => w.from === state && !layer.has(w.to))) layer.set(to, layer.get(state) + 1);
+  }
+  const last = Math.max(...layer.values());
+  for (const { name } of type.states) if (!layer.has(name)) layer.set(name, last + 1);
   return layer;
 }
 
 function place(type, ways) {
-  const layer = layersOf(ways);
-  for (const { name } of type.states) if (!layer.has(name)) layer.set(name, Math.max(...layer.values()) + 1);
+  const layer = layersOf(type, ways);
   const rows = [];
   for (const [state, n] of layer) (rows[n] ??= []).push(state);
   const order = new Map();
-  for (const row of rows.filter(Boolean)) { // below those that lead there
+  const fails = (state) => Number(type.states.find((x) => x.name === state)?.kind === 'failed');
+  for (const row of rows) { // below those that lead there, what fails on the right
     const weight = (state) => {
       const above = ways.filter((w) => w.to === state && order.has(w.from)).map((w) => order.get(w.from));
       return above.length ? above.reduce((a, b) => a + b) / above.length : 0;
     };
-    row.sort((a, b) => weight(a) - weight(b) || (a < b ? -1 : 1)).forEach((state, i) => order.set(state, i - (row.length - 1) / 2));
+    const weights = new Map(row.map((state) => [state, weight(state)]));
+    row.sort((a, b) => weights.get(a) - weights.get(b) || fails(a) - fails(b) || (a < b ? -1 : 1)).forEach((state, i) => order.set(state, i - (row.length - 1) / 2));
   }
-  const widest = Math.max(...rows.filter(Boolean).map((r) => r.length));
-  const width = Math.max(widest * (WIDTH + ACROSS) - ACROSS, WIDTH + 2 * 110) + 2 * MARGIN;
+  const side = ways.some((w) => layer.get(w.to) < layer.get(w.from)) ? 80 : MARGIN;
+  const width = Math.max(...rows.map((r) => r.length)) * (WIDTH + ACROSS) - ACROSS + 2 * side;
   const at = new Map();
-  rows.filter(Boolean).forEach((row, n) => row.forEach((state) => at.set(state, { n,
-    x: width / 2 + order.get(state) * (WIDTH + ACROSS), y: n === 0 ? MARGIN + 8 : MARGIN + 8 + (n - 1) * (HEIGHT + DOWN) + 40 + HEIGHT / 2 })));
-  return { at, width, height: MARGIN * 2 + 8 + (rows.filter(Boolean).length - 1) * (HEIGHT + DOWN) - DOWN + 40 };
+  rows.forEach((row, n) => row.forEach((state) => at.set(state, { n, i: order.get(state), x: width / 2 + order.get(state) * (WIDTH + ACROSS), right: width - side,
+    y: n === 0 ? MARGIN + 7 : MARGIN + 7 + START + HEIGHT / 2 + (n - 1) * (HEIGHT + DOWN) })));
+  return { at, width, height: 2 * MARGIN + 7 + START + (rows.length - 1) * (HEIGHT + DOWN) - DOWN };
 }
 
-function edge(way, at, lit, width) {
-  const a = at.get(way.from), b = at.get(way.to);
-  const top = way.from === '(start)' ? a.y + 7 : a.y + HEIGHT / 2;
-  const bottom = b.y - HEIGHT / 2;
-  const text = [...way.why];
-  let path, label;
-
+// where it runs, and where its reason is written
+function course(a, b) {
+  const toRight = Math.sign(b.x - a.x);
+  if (a.n === 0) return { path: `M${a.x} ${a.y + 7}C${a.x} ${a.y + 30} ${b.x} ${a.y + 20} ${b.x} ${b.y - HEIGHT / 2 - 3}`, x: a.x + 18, y: a.y + 4, start: true };
   if (b.n === a.n + 1) {
-    const mid = (top + bottom) / 2;
-    path = `M${a.x} ${top}C${a.x} ${mid} ${b.x} ${mid} ${b.x} ${bottom - 3}`;
-    label = { x: (a.x + b.x) / 2, y: mid };
-  } else { // past other layers, or back: round the outside
-    const right = a.x + b.x >= width;
-    const side = right ? Math.max(a.x, b.x) + WIDTH / 2 + 30 : Math.min(a.x, b.x) - WIDTH / 2 - 30;
-    const out = right ? WIDTH / 2 : -WIDTH / 2;
-    path = `M${a.x + out} ${a.y}C${side + (right ? 24 : -24)} ${a.y} ${side + (right ? 24 : -24)} ${b.y} ${b.x + out + (right ? 3 : -3)} ${b.y}`;
-    label = { x: side + (right ? 8 : -8), y: (a.y + b.y) / 2 };
+    const top = a.y + HEIGHT / 2, bottom = b.y - HEIGHT / 2 - 3, mid = (top + bottom) / 2;
+    return { path: `M${a.x} ${top}C${a.x} ${mid} ${b.x} ${mid} ${b.x} ${bottom}`, x: (a.x + b.x) / 2, y: mid };
   }
-  return { path: s('path', { d: path, class: lit ? 'way lit' : 'way', 'marker-end': lit ? 'url(#lit)' : 'url(#arrow)' }),
-    label: text.length ? s('text', { x: label.x, y: label.y - (text.length - 1) * 7 + 4, class: lit ? 'why lit' : 'why' }, text.map((t, i) => s('tspan', { x: label.x, dy: i ? 14 : 0 }, t))) : null };
+  if (b.n === a.n && Math.abs(a.i - b.i) <= 1) {
+    const y = a.y + 9 * toRight;
+    return { path: `M${a.x + (WIDTH / 2) * toRight} ${y}L${b.x - (WIDTH / 2 + 3) * toRight} ${y}`, x: (a.x + b.x) / 2, y: y - 20 * toRight };
+  }
+  if (b.n === a.n) {
+    const y = a.y - HEIGHT / 2;
+    return { path: `M${a.x} ${y}C${a.x} ${y - 45} ${b.x} ${y - 45} ${b.x} ${y - 3}`, x: (a.x + b.x) / 2, y: y - 34 };
+  }
+  const out = a.right + 80; // back: round the outside
+  return { path: `M${a.x + WIDTH / 2} ${a.y}C${out} ${a.y} ${out} ${b.y} ${b.x + WIDTH / 2 + 3} ${b.y}`, x: a.right + 38, y: (a.y + b.y) / 2 };
+}
+
+// The reason that is written at a way that was gone is the one that it was.
+function edge(way, at, taken) {
+  const { path, x, y, start } = course(at.get(way.from), at.get(way.to));
+  const text = taken ? (taken.event && taken.event !== way.to ? [words(taken.event)] : []) : [...way.why];
+  const lit = taken ? ' lit' : '';
+  return { path: s('path', { d: path, class: `way${lit}`, 'marker-end': taken ? 'url(#lit)' : 'url(#arrow)' }),
+    label: text.length ? s('text', { y: y - (text.length - 1) * 7 + 4, class: `why${lit}${start ? ' after' : ''}` }, text.map((t, i) => s('tspan', { x, dy: i ? 14 : 0 }, t))) : null };
 }
 
 function box(state, { x, y }, kind) {
@@ -105,12 +112,13 @@ function box(state, { x, y }, kind) {
 const head = (id) => s('marker', { id, viewBox: '0 0 8 8', refX: 6, refY: 4, markerWidth: 8, markerHeight: 8, orient: 'auto-start-reverse', markerUnits: 'userSpaceOnUse', class: id }, s('path', { d: 'M0 0L8 4L0 8z' }));
 
 export function diagram(type, p) {
+  ({ WIDTH, ACROSS, LETTERS } = matchMedia('(max-width: 44rem)').matches ? NARROW : WIDE);
   const ways = waysOf(type);
   const { at, width, height } = place(type, ways);
   const steps = p.history.filter((e) => e.to_state && e.to_state !== e.from_state);
-  const gone = new Set(steps.map((e) => `${e.from_state ?? '(start)'} ${e.to_state}`));
+  const taken = new Map(steps.map((e) => [`${e.from_state ?? '(start)'} ${e.to_state}`, e]));
   const been = new Set(steps.map((e) => e.to_state));
-  const edges = ways.map((w) => edge(w, at, gone.has(`${w.from} ${w.to}`), width));
+  const edges = ways.map((w) => edge(w, at, taken.get(`${w.from} ${w.to}`)));
   const said = `State diagram of ${words(type.type)}. The path so far: ${steps.map((e) => words(e.to_state)).join(', then ') || 'none'}.`;
 
   return h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'State diagram' },

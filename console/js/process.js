@@ -8,7 +8,7 @@ import { diagram } from './diagram.js';
 
 let onlyFailed = false;
 
-const stateOf = (p) => pill(p.state, p.failed || p.outcome === 'failed' ? 'failed' : p.finished_at ? 'good' : 'busy');
+const stateOf = (p) => pill(p.state, p.finished_at ? (p.outcome === 'failed' ? 'plain' : 'good') : p.failed ? 'failed' : 'busy');
 const about = (p) => h('th', { scope: 'row' }, h('a', { href: `#/processes/${p.process_id}` }, p.key), h('span', { class: 'muted under' }, words(p.type)));
 const acknowledge = (p) => h('button', { 'data-do': 'acknowledge', 'data-process': p.process_id, 'data-about': p.key, 'aria-label': `Acknowledge ${p.key}` }, 'Acknowledge');
 const heads = (...texts) => h('thead', {}, h('tr', {}, texts.map((t) => (t ? h('th', { scope: 'col' }, t) : h('td', {})))));
@@ -40,7 +40,7 @@ export async function processParts(id) {
 }
 
 const step = (e) => h('li', { 'data-key': `s${e.step}`, class: e.to_state && e.to_state !== e.from_state ? 'moves' : null },
-  h('p', {}, at(e.at), h('strong', {}, words(e.event)), h('span', { class: 'muted' }, ` from ${e.source}`, e.actor ? ` by ${e.actor}` : '')),
+  h('p', {}, at(e.at, true), h('strong', {}, words(e.event)), h('span', { class: 'muted' }, ` from ${e.source}`, e.actor ? ` by ${e.actor}` : '')),
   e.to_state && e.to_state !== e.from_state ? h('p', {}, h('span', { 'aria-hidden': 'true' }, '→ '), h('span', { class: 'hidden' }, 'goes to '), words(e.to_state)) : null,
   e.command ? h('p', { class: 'muted' }, `sends ${words(e.command)}`) : null,
   e.note ? h('p', { class: 'muted' }, e.note) : null,

@@ -8,6 +8,7 @@ import { processParts, processView } from './process.js';
 
 const SHOWN = 40;
 let customer = '';
+let first = null; // the one that is shown where none is named: it does not change under the reader
 
 const row = (r, chosen) => h('li', { 'data-key': `r${r.report_id}` },
   h('a', { href: `#/reports/${r.report_id}`, class: 'choice', 'aria-current': r.report_id === chosen ? 'true' : null },
@@ -36,7 +37,8 @@ export const reports = {
   title: () => 'Reports',
   async load([id]) {
     const list = await get(`/reports?batch_size=${SHOWN}${customer ? `&customer_id=${part(customer)}` : ''}`);
-    const chosen = id ?? list[0]?.report_id;
+    if (!list.some((r) => r.report_id === first)) first = list[0]?.report_id;
+    const chosen = id ?? first;
     return { list, one: chosen ? await may(`/reports/${part(chosen)}`) : null };
   },
   render: ({ list, one }) => [

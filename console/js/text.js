@@ -33,12 +33,13 @@ export const duration = (iso) => iso.replace(/^@?P(?:(\d+)D)?T?(?:(\d+)H)?(?:(\d
   (_, d, hours, m, sec) => [d && `${d} d`, hours && `${hours} h`, m && `${m} min`, sec && `${sec} s`].filter(Boolean).join(' '));
 
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
+const moment = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3 });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
 
-export function at(time) {
+export function at(time, exact = false) {
   if (!time) return '';
   const date = new Date(time);
-  const text = date.toDateString() === new Date().toDateString() ? clock.format(date) : day.format(date);
+  const text = date.toDateString() === new Date().toDateString() ? (exact ? moment : clock).format(date) : day.format(date);
   return h('time', { datetime: date.toISOString(), title: date.toISOString() }, text);
 }
 
