@@ -25,7 +25,7 @@ SELECT set_eq($$ SELECT name FROM f WHERE language = 'c' $$,
         'create_service', 'drop_service', 'create_command', 'drop_command', 'subscribe', 'unsubscribe',
         'create_process_type', 'drop_process_type', 'acknowledge_process_failure', 'retry_message', 'discard_message',
         'redact_event', 'start_workers', 'stop_workers', 'command_status', 'wait_for_command', 'cancel_command', 'estimate_command',
-        'create_query', 'drop_query'],
+        'create_query', 'drop_query', 'command_changes', 'read_events', 'feed_now', 'metrics'],
   'these functions, and no others, are in C and look names up by schema');
 SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE language NOT IN ('c', 'sql', 'plpgsql') $$,
   'no other language is used');
