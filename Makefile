@@ -73,8 +73,9 @@ test/out/expected test/out/isolation/expected:
 
 .PHONY: gateway install-gateway test test-workers test-matrix demo bench bench-peers lint check-asan dist help
 
+# npm may have come with another Node.js than Debian's
 test:
-	script/setup
+	script/setup $$(command -v npm >/dev/null || echo nodejs npm)
 	script/unprivileged script/modes SERVED=0 "SERVED=2 BY_HAND=0"
 
 test-workers:

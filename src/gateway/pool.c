@@ -2,11 +2,12 @@
  * pool.c
  *	  Connections to PostgreSQL, and asks that wait for one.
  *
- * An ask is sent as one pipeline: begin, the role, a call of voiding.http() for
- * each part, commit, sync. Statements are prepared once a connection. When one
- * fails, those behind it are skipped; then the transaction is rolled back, and
- * an error that http() did not make a problem of is made one by
- * voiding.problem().
+ * An ask is sent as one pipeline: the role, a call of voiding.http() for each
+ * part, sync; that is one transaction, and the sync commits it. Where all parts
+ * are to see the same there is a BEGIN and a COMMIT around them. Statements are
+ * prepared once a connection. When one fails, or the commit, those behind it
+ * are skipped and all is rolled back; then an error that http() did not make a
+ * problem of is made one by voiding.problem().
  *
  * A connection that is lost is tried again, later and later. While none is up,
  * an ask is answered 503 at once: nobody is to wait for a server that is away.
@@ -49,7 +50,6 @@ typedef struct Connection
 } Connection;
 
 static const char *const statements[][2] = {
-	{"begin", "BEGIN ISOLATION LEVEL READ COMMITTED"},
 	{"snapshot", "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"},
 	{"role", "SELECT set_config('role', $1, true)"},
 	{"http", "SELECT status, headers, body, wait FROM voiding.http($1, $2, '{}', $3::jsonb, $4)"},
@@ -179,7 +179,7 @@ static void
 send_ask(Connection *c, Ask *ask)
 {
 	const char *role[] = {ask->role};
-	bool		sent = run(c, ask->snapshot ? "snapshot" : "begin", 0, NULL);
+	bool		sent = !ask->snapshot || run(c, "snapshot", 0, NULL);
 
 	c->ask = ask;
 	c->state = ASKING;
@@ -193,7 +193,7 @@ send_ask(Connection *c, Ask *ask)
 
 		sent = sent && run(c, "http", 4, values);
 	}
-	sent = sent && run(c, "commit", 0, NULL) && PQpipelineSync(c->pg) == 1;
+	sent = sent && (!ask->snapshot || run(c, "commit", 0, NULL)) && PQpipelineSync(c->pg) == 1;
 	if (sent)
 		flush(c);
 	else
@@ -272,11 +272,11 @@ note_error(Connection *c, const PGresult *r)
 	c->failed_step = c->step;
 }
 
-/* a result of an ask: begin, perhaps role, a part each, commit */
+/* a result of an ask: perhaps begin, perhaps role, a part each, perhaps commit; or an error of the sync */
 static void
 take_result(Connection *c, const PGresult *r)
 {
-	int			part = c->step - (c->ask->role ? 2 : 1);
+	int			part = c->step - (c->ask->role != NULL) - c->ask->snapshot;
 	ExecStatusType status = PQresultStatus(r);
 
 	if (status == PGRES_FATAL_ERROR)
@@ -294,7 +294,7 @@ explain(Connection *c)
 
 	for (Part *p = c->ask->parts; p < c->ask->parts + c->ask->nparts; p++)
 		answer_free(&p->answer);
-	if (c->ask->role && c->failed_step == 1)
+	if (c->ask->role && c->failed_step == c->ask->snapshot)
 	{
 		Ask		   *ask = c->ask;
 
@@ -414,15 +414,16 @@ receive(Connection *c)
 static void
 prepare(Connection *c)
 {
-	char	   *timeout = print("SET statement_timeout = '%ds'", options.request_timeout);
+	char	   *set = print("SELECT set_config('statement_timeout', '%ds', false),"
+							" set_config('default_transaction_isolation', 'read committed', false)", options.request_timeout);
 	bool		sent = PQsetnonblocking(c->pg, 1) == 0 && PQenterPipelineMode(c->pg) == 1 &&
-		PQsendQueryParams(c->pg, timeout, 0, NULL, NULL, NULL, NULL, 0) == 1;
+		PQsendQueryParams(c->pg, set, 0, NULL, NULL, NULL, NULL, 0) == 1;
 
 	c->state = PREPARING;
 	for (int i = 0; i < STATEMENTS; i++)
 		sent = sent && PQsendPrepare(c->pg, statements[i][0], statements[i][1], 0, NULL) == 1;
 	sent = sent && PQpipelineSync(c->pg) == 1;
-	free(timeout);
+	free(set);
 	if (sent)
 		flush(c);
 	else

@@ -516,7 +516,7 @@ void
 server_start(void)
 {
 	static Watch w = {.fd = -1,.ready = ready};
-	unsigned	flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+	unsigned	flags = MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
 	static struct MHD_OptionItem tls[] = {{MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}};
 	int			fd = listen_at(options.listen);
 
@@ -532,7 +532,7 @@ server_start(void)
 							MHD_OPTION_LISTEN_SOCKET, fd,
 							MHD_OPTION_CONNECTION_LIMIT, (unsigned) options.connections,
 							MHD_OPTION_CONNECTION_TIMEOUT, (unsigned) options.idle_timeout,
-							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) options.max_header * 4 + 16384,
+							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) options.max_header * 2 + 16384,
 							MHD_OPTION_URI_LOG_CALLBACK, begin_request, NULL,
 							MHD_OPTION_NOTIFY_COMPLETED, end_request, NULL,
 							MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL,

@@ -17,7 +17,7 @@ my $program = $ENV{GATEWAY_ASAN} // "$root/build/gateway-asan";
 -x $program or system_or_bail('make', '-s', '-C', $root, 'build/gateway-asan', 'PG_CONFIG=' . ($ENV{PG_CONFIG} // 'pg_config'));
 my $node = new_node('main');
 my $db = new_database($node, 'web');
-my $gateway = Voiding::Gateway->start($node, $db, program => $program, 'request-timeout' => 5, 'idle-timeout' => 5, heartbeat => 1, 'max-body' => 20000);
+my $gateway = Voiding::Gateway->start($node, $db, program => $program, 'request-timeout' => 2, 'idle-timeout' => 1, heartbeat => 1, 'max-body' => 20000);
 ok($gateway->is_ready, 'it is ready');
 $SIG{PIPE} = 'IGNORE';
 my %seen;
