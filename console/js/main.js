@@ -47,9 +47,16 @@ export function refresh() {
   return reading;
 }
 
+let arriving = false; // in a room: its heading is read first, once
+
 function show(nodes) {
   morph(main, h('main', {}, nodes));
   main.removeAttribute('aria-busy');
+  if (arriving) {
+    arriving = false;
+    main.querySelector('h1')?.focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }
 }
 
 function fault(error) {
@@ -71,13 +78,12 @@ function navigation() {
       counts[name] ? h('span', { class: 'count' }, h('span', { class: 'hidden' }, ', '), String(counts[name]), h('span', { class: 'hidden' }, ' to look at')) : null))))));
 }
 
-async function go() {
+function go(event) {
+  arriving = Boolean(event);
   main.setAttribute('aria-busy', 'true');
   document.title = `${room().title(path().slice(1))} - voiding`;
   navigation();
-  await refresh();
-  main.querySelector('h1')?.focus({ preventScroll: true });
-  scrollTo(0, 0);
+  refresh();
 }
 
 // ---- acting ----
