@@ -75,8 +75,8 @@ test/out/expected test/out/isolation/expected:
 
 # npm may have come with another Node.js than Debian's
 test:
-	script/setup $$(command -v npm >/dev/null || echo nodejs npm)
-	script/unprivileged script/modes SERVED=0 "SERVED=2 BY_HAND=0"
+	script/setup chromium fonts-dejavu-core $$(command -v npm >/dev/null || echo nodejs npm)
+	KEEP=build/console script/unprivileged script/modes SERVED=0 "SERVED=2 BY_HAND=0"
 
 test-workers:
 	script/setup
@@ -106,7 +106,7 @@ lint:
 
 check-asan:
 	script/setup
-	script/unprivileged env VOIDING_SANITIZE=1 script/suites
+	script/unprivileged env VOIDING_SANITIZE=1 BROWSER=0 script/suites
 
 dist:
 	git archive --prefix=voiding-$(EXTVERSION)/ -o voiding-$(EXTVERSION).tar.gz HEAD

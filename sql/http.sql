@@ -60,7 +60,7 @@ CREATE VIEW voiding.route AS SELECT * FROM (VALUES
    'what a process waits for, and what would move it'),
   ('POST',   '/processes/{process_id:uuid}/acknowledge', 'acknowledge', NULL, 'object', '{}', '{204}',
    'take note of the failure of a process; the body may have a reason'),
-  ('GET',    '/process-types/{type}', 'process_type', NULL, NULL, '{version}', '{200}',
+  ('GET',    '/process-types/{process_type}', 'process_type', NULL, NULL, '{version}', '{200}',
    'the states of a type of processes and what leads from one to another; of the newest version, if none is named'),
   ('GET',    '/dead-letters', 'dead_letters', NULL, NULL, '{type,key,limit}', '{200}',
    'messages that gave up, oldest first'),

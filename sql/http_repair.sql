@@ -17,9 +17,9 @@ DECLARE
   t      voiding.process_type;
 BEGIN
   SELECT * INTO t FROM voiding.process_type x
-   WHERE x.name = q.parameters ->> 'type' AND (wanted IS NULL OR x.version = wanted) ORDER BY x.version DESC LIMIT 1;
+   WHERE x.name = q.parameters ->> 'process_type' AND (wanted IS NULL OR x.version = wanted) ORDER BY x.version DESC LIMIT 1;
   IF NOT FOUND THEN
-    RAISE EXCEPTION 'process type "%" does not exist', concat_ws(' version ', q.parameters ->> 'type', wanted) USING ERRCODE = 'undefined_object';
+    RAISE EXCEPTION 'process type "%" does not exist', concat_ws(' version ', q.parameters ->> 'process_type', wanted) USING ERRCODE = 'undefined_object';
   END IF;
   RETURN (200, NULL, jsonb_build_object('type', t.name, 'version', t.version, 'description', t.definition ->> 'description',
     'states', (SELECT jsonb_agg(jsonb_build_object('name', s.key, 'kind', coalesce(s.value ->> 'type', 'ordinary'),

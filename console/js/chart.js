@@ -23,7 +23,6 @@ export async function sample() {
   samples.push(now);
   samples.splice(0, Math.max(samples.length - KEPT, 0));
   now.stamp = [now.handled, now.pending, now.dead, now.parked, sum(all, 'voiding_messages_failed_total'), now.running].join();
-  now.failed = all.filter((m) => m.name === 'voiding_processes' && /fail/i.test(m.labels.state)).reduce((n, m) => n + m.value, 0);
   return now;
 }
 

@@ -30,6 +30,8 @@ export async function openCommands(toast) {
 
 const place = (resource) => {
   const found = /^\/documents\/(.+)$/.exec(resource ?? '');
+  const customer = /^\/reports\?customer_id=([^&]+)/.exec(resource ?? '');
+  if (customer) return decodeURIComponent(customer[1]);
   return found ? h('a', { href: `#/documents/${found[1]}` }, decodeURIComponent(found[1])) : resource ?? '';
 };
 

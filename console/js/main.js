@@ -4,7 +4,7 @@
 // shows is read from the server each time; nothing is kept here that a reload
 // would lose, but for the figures of the last minutes.
 import { h, morph } from './dom.js';
-import { follow, Problem, signIn } from './api.js';
+import { follow, may, Problem, signIn } from './api.js';
 import { since } from './text.js';
 import { askFor, toast } from './talk.js';
 import { figures, sample } from './chart.js';
@@ -143,10 +143,13 @@ let handled = null;
 async function tick() {
   try {
     const now = await sample();
-    counts = { processes: now.failed, tasks: null, repair: now.dead + now.parked };
+    if (handled !== now.stamp) {
+      const failed = await may('/processes?failed=true&limit=100');
+      counts = { processes: failed?.processes.length, repair: now.dead };
+      navigation();
+    }
     if (handled !== null && handled !== now.stamp || room().name === 'figures') refresh();
     handled = now.stamp;
-    navigation();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
     if (error.status === 403 && document.getElementById('live').dataset.state === 'by the clock') refresh();

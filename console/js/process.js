@@ -8,7 +8,7 @@ import { diagram } from './diagram.js';
 
 let onlyFailed = false;
 
-const stateOf = (p) => pill(p.state, p.finished_at ? (p.outcome === 'failed' ? 'plain' : 'good') : p.failed ? 'failed' : 'busy');
+export const stateOf = (p) => pill(p.state, p.finished_at ? (p.outcome === 'failed' ? 'plain' : 'good') : p.failed ? 'failed' : 'busy');
 const about = (p) => h('th', { scope: 'row' }, h('a', { href: `#/processes/${p.process_id}` }, p.key), h('span', { class: 'muted under' }, words(p.type)));
 const acknowledge = (p) => h('button', { 'data-do': 'acknowledge', 'data-process': p.process_id, 'data-about': p.key, 'aria-label': `Acknowledge ${p.key}` }, 'Acknowledge');
 const heads = (...texts) => h('thead', {}, h('tr', {}, texts.map((t) => (t ? h('th', { scope: 'col' }, t) : h('td', {})))));

@@ -4,7 +4,7 @@ import { get, may, part } from './api.js';
 import { at, facts, money, pill, plural, words } from './text.js';
 import { askFor } from './talk.js';
 import { send } from './command.js';
-import { processParts, processView } from './process.js';
+import { processParts, processView, stateOf } from './process.js';
 
 const SHOWN = 40;
 let customer = '';
@@ -110,6 +110,6 @@ export const documents = {
       : h('p', { class: 'empty' }, 'It is not there, or not yet.'),
     latest ? processView(latest, 'h2') : h('p', { class: 'empty' }, 'Nobody has asked to void it.'),
     processes.length > 1 ? h('section', {}, h('h2', {}, 'Earlier'), h('ul', {}, processes.slice(1).map((p) =>
-      h('li', {}, h('a', { href: `#/processes/${p.process_id}` }, words(p.type)), ' ', pill(p.state), ' ', at(p.started_at))))) : null,
+      h('li', {}, h('a', { href: `#/processes/${p.process_id}` }, words(p.type)), ' ', stateOf(p), ' ', at(p.started_at))))) : null,
   ],
 };

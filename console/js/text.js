@@ -33,7 +33,7 @@ export const duration = (iso) => iso.replace(/^@?P(?:(\d+)D)?T?(?:(\d+)H)?(?:(\d
   (_, d, hours, m, sec) => [d && `${d} d`, hours && `${hours} h`, m && `${m} min`, sec && `${sec} s`].filter(Boolean).join(' '));
 
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
-const moment = new Intl.DateTimeFormat(undefined, { hour: 'numeric', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3 });
+const moment = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', fractionalSecondDigits: 3 });
 const day = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
 
 export function at(time, exact = false) {

@@ -3,11 +3,12 @@
 // something outside the browser, and a line on stdin says that it is done.
 // Screenshots go into FOLDER. The exit status is 0 if all holds.
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
 const [url, tokenUrl, folder, token] = process.argv.slice(2);
-const axe = readFileSync(new URL(import.meta.resolve('axe-core/axe.min.js')), 'utf8');
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const LIMIT = 20000;
 const said = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const noise = [];

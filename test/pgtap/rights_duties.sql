@@ -7,7 +7,7 @@ SELECT plan(57);
 CREATE ROLE regress_app; CREATE ROLE regress_publisher; CREATE ROLE regress_loader; CREATE ROLE regress_operator;
 CREATE ROLE regress_redactor; CREATE ROLE regress_dispatcher; CREATE ROLE regress_owner; CREATE ROLE regress_designer;
 CREATE ROLE regress_monitor; CREATE ROLE regress_voiding_owner; CREATE ROLE regress_front_end; CREATE ROLE regress_reader; CREATE ROLE regress_console;
-CREATE ROLE regress_sender; CREATE ROLE regress_event_reader; CREATE ROLE regress_gateway;
+CREATE ROLE regress_event_reader; CREATE ROLE regress_gateway;
 CREATE ROLE regress_sender; CREATE ROLE regress_worker; CREATE ROLE regress_supervisor; CREATE ROLE regress_personnel; CREATE ROLE regress_archivist;
 \set grants `awk '/^-- [a-z_]+: /{on=1} !/^(-- |GRANT |  [a-z])/{on=0} on && !/^--/' doc/privilege.md | sed -E 's/ TO ([a-z_]+);/ TO regress_\1;/'`
 :grants
