@@ -137,6 +137,7 @@ async function again() {
   await room(a, '#/commands');
   ok(await shows(a, 'main td [data-state=failed]') && await has(a, 'D2'), 'what was asked and refused is in the list of commands');
   await room(a, '#/reports');
+  ok(await has(a, '€80.00'), 'and the report');
   await outside('stop');
   ok(await until(async () => (await a.locator('#live').getAttribute('data-state')) === 'reconnecting'), 'the gateway is gone: it says so');
   ok((await text(a)).includes('€80.00'), 'and shows what it knew');
