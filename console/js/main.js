@@ -25,13 +25,15 @@ let reading = null;
 let again = false;
 
 // Read and show the room. Asked while it reads, it reads once more: what is
-// shown at the end is no older than the last time it was asked.
+// shown at the end is no older than the last time it was asked. A page that
+// nobody sees waits until it is seen.
 export function refresh() {
   again = true;
   reading ??= (async () => {
-    while (again) {
+    while (again && !document.hidden) {
       again = false;
       const where = location.hash;
+      const began = performance.now();
       try {
         const data = await room().load(path().slice(1));
         if (where === location.hash) show(room().render(data, path().slice(1)));
@@ -40,7 +42,8 @@ export function refresh() {
         fault(error);
       }
       navigation();
-      await new Promise((go) => setTimeout(go, 150));
+      // rest at least as long as it took: a slow server is not asked more for that
+      await new Promise((go) => setTimeout(go, Math.min(Math.max(150, performance.now() - began), 3000)));
     }
     reading = null;
   })();
@@ -62,7 +65,11 @@ function show(nodes) {
 function fault(error) {
   if (!(error instanceof Problem)) throw error;
   if (error.status === 401) return askToken();
-  if (error.status === 0 || error.status === 503) return state('reconnecting');
+  if (error.status === 0 || error.status === 503) {
+    state('reconnecting');
+    if (!main.querySelector('h1')) show([h('h1', { tabindex: -1 }, room().title(path().slice(1))), h('p', { class: 'empty' }, 'Waiting for the server.')]);
+    return null;
+  }
   return show([h('h1', { tabindex: -1 }, room().title(path().slice(1))), h('p', { class: 'empty' }, error.message)]);
 }
 
@@ -165,6 +172,7 @@ setInterval(() => {
   }
 }, 1000);
 
+document.addEventListener('visibilitychange', () => again && refresh());
 addEventListener('hashchange', go);
 go();
 tick();

@@ -48,7 +48,7 @@ const step = (e) => h('li', { 'data-key': `s${e.step}`, class: e.to_state && e.t
 
 function waiting(explanation) {
   const rows = explanation.filter((e) => !['process', 'state', 'would move it'].includes(e.aspect));
-  const moves = explanation.filter((e) => e.aspect === 'would move it');
+  const moves = explanation.filter((e) => e.aspect === 'would move it' && e.detail !== 'is ignored');
   if (rows.length + moves.length === 0) return null;
   return h('section', { 'aria-labelledby': 'waits' }, h('h3', { id: 'waits' }, 'What it waits for'), h('ul', { class: 'plain' },
     rows.map((e) => h('li', {}, h('strong', {}, words(e.aspect)), ` ${e.aspect === 'deadline' ? duration(e.what) : words(e.what)} `,

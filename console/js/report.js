@@ -72,7 +72,7 @@ export const reports = {
       const d = await askFor({ title: 'Issue a document', button: 'Issue', fields: [
         { name: 'document_id', label: 'Document', required: true }, { name: 'customer_id', label: 'Customer', required: true, value: customer },
         { name: 'amount', label: 'Amount', required: true, type: 'number' },
-        { name: 'currency', label: 'Currency', options: ['EUR', 'CHF', 'GBP', 'USD'], value: 'EUR', required: true }] });
+        { name: 'currency', label: 'Currency', value: 'EUR', required: true }] });
       if (!d) return null;
       await send('IssueDocument', { ...d, amount: Number(d.amount) }, `Issue ${d.document_id}`);
       return null;
@@ -97,18 +97,19 @@ export const documents = {
   within: 'reports',
   title: ([id]) => `Document ${id}`,
   async load([id]) {
-    const document = await may(`/documents/${part(id)}`);
-    const [running, ended] = await Promise.all([`/processes?key=${part(id)}`, `/processes?ended=true&key=${part(id)}`].map((p) => may(p)));
+    const refused = [];
+    const document = await may(`/documents/${part(id)}`, refused);
+    const [running, ended] = await Promise.all([`/processes?key=${part(id)}`, `/processes?ended=true&key=${part(id)}`].map((p) => may(p, refused)));
     const processes = [...(running?.processes ?? []), ...(ended?.processes ?? [])].sort((a, b) => (a.process_id < b.process_id ? 1 : -1));
-    return { document, processes, latest: processes[0] ? await processParts(processes[0].process_id) : null };
+    return { document, processes, refused, latest: processes[0] ? await processParts(processes[0].process_id) : null };
   },
-  render: ({ document: d, processes, latest }, [id]) => [
+  render: ({ document: d, processes, refused, latest }, [id]) => [
     h('p', { class: 'back' }, h('a', { href: '#/reports' }, 'All reports')),
     h('div', { class: 'title' }, h('h1', { tabindex: -1 }, `Document ${id}`), d ? pill(d.status, d.status === 'issued' ? 'plain' : null) : null,
       d?.status === 'issued' ? h('button', { 'data-do': 'void', 'data-document': id, class: 'danger' }, 'Void') : null),
     d ? facts({ customer: d.customer_id, kind: d.kind, amount: money(d.amount, d.currency), issued: d.issued_at, reason: d.void_reason, requested_by: d.requested_by, voided: d.voided_at })
       : h('p', { class: 'empty' }, 'It is not there, or not yet.'),
-    latest ? processView(latest, 'h2') : h('p', { class: 'empty' }, 'Nobody has asked to void it.'),
+    latest ? processView(latest, 'h2') : h('p', { class: refused.length ? 'refusal' : 'empty' }, refused[0] ?? 'Nobody has asked to void it.'),
     processes.length > 1 ? h('section', {}, h('h2', {}, 'Earlier'), h('ul', {}, processes.slice(1).map((p) =>
       h('li', {}, h('a', { href: `#/processes/${p.process_id}` }, words(p.type)), ' ', stateOf(p), ' ', at(p.started_at))))) : null,
   ],

@@ -12,13 +12,12 @@ export function toast(text, kind = 'plain', link) {
   setTimeout(() => note.remove(), NOTE);
 }
 
-function field({ name, label, hint, required, value, type, options }) {
+function field({ name, label, hint, required, value, type }) {
   const id = `field-${name}`;
   const common = { id, name, required, 'aria-describedby': hint ? `${id}-hint` : null, autocomplete: 'off' };
   return h('p', { class: 'field' }, h('label', { for: id }, label, required ? null : h('span', { class: 'muted' }, ' (optional)')),
     type === 'long' ? h('textarea', { ...common, rows: 4 }, value ?? '')
-      : options ? h('select', common, options.map((o) => h('option', { value: o, selected: o === value }, o)))
-        : h('input', { ...common, value, inputmode: type === 'number' ? 'decimal' : null, pattern: type === 'number' ? '[0-9]+([.][0-9]+)?' : null }),
+      : h('input', { ...common, value, inputmode: type === 'number' ? 'decimal' : null, pattern: type === 'number' ? '[0-9]+([.][0-9]+)?' : null }),
     hint ? h('span', { class: 'muted', id: `${id}-hint` }, hint) : null);
 }
 

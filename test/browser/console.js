@@ -65,9 +65,7 @@ const record = (page) => page.evaluate(() => {
 
 async function fill(page, fields, button) {
   for (const [label, value] of Object.entries(fields)) {
-    const input = page.locator('#dialog').getByLabel(label, { exact: false }).first();
-    if ((await input.evaluate((e) => e.localName)) === 'select') await input.selectOption(value);
-    else await input.fill(value);
+    await page.locator('#dialog').getByLabel(label, { exact: false }).first().fill(value);
   }
   await page.locator('#dialog').getByRole('button', { name: button, exact: true }).click();
 }
