@@ -92,12 +92,14 @@ vd_event_stamp(VdEvent *ev, const pg_uuid_t *from_row)
 		ev->correlation = ev->event_id;
 }
 
-/* draw the position, if that has not been done */
+/* draw the position, if that has not been done, and with it the time: what follows from it is later */
 void
 vd_event_position(VdEvent *ev)
 {
-	if (ev->position == 0)
-		ev->position = vd_next_position();
+	if (ev->position != 0)
+		return;
+	ev->position = vd_next_position();
+	ev->recorded_at = vd_now();
 }
 
 static VdSteps *
@@ -196,7 +198,7 @@ write_row(VdEvent *ev, VdSteps *steps)
 	v[Ev_causation] = UUIDPGetDatum(&ev->causation);
 	n[Ev_causation] = !ev->has_causation;
 	v[Ev_data] = JsonbPGetDatum(ev->data);
-	v[Ev_recorded_at] = TimestampTzGetDatum(vd_now());
+	v[Ev_recorded_at] = TimestampTzGetDatum(ev->recorded_at);
 	v[Ev_xid] = FullTransactionIdGetDatum(GetTopFullTransactionId());
 	v[Ev_actor] = actor();
 	n[Ev_process_id] = n[Ev_steps] = steps == NULL;

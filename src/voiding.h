@@ -297,6 +297,7 @@ typedef struct VdEvent
 {
 	pg_uuid_t	event_id;
 	int64		position;		/* 0 until drawn */
+	TimestampTz recorded_at;	/* drawn with it */
 	const char *type;
 	const char *source;
 	const char *subject;

@@ -78,6 +78,10 @@ SELECT task_id AS t FROM voiding.task WHERE key = 'D1' \gset
 SELECT (voiding.claim_task(:'t')).state, (voiding.complete_task(:'t', '{"reason": "told acme"}')).state;
 SELECT p.state, p.outcome FROM voiding.process p WHERE key = 'D1';
 SELECT type, data ->> 'reason' AS reason, data ->> 'by' = current_user AS by_me FROM voiding.event WHERE subject = 'D1' AND type ~ 'Task|Ack' ORDER BY position;
+-- what follows from an event is neither before it nor earlier
+SELECT e.type, f.type AS follows, f.position > e.position AND f.recorded_at >= e.recorded_at AS later
+  FROM voiding.event e JOIN voiding.event f ON f.subject = e.subject
+ WHERE e.subject = 'D1' AND e.type LIKE 'Marking%Failed' AND f.type = 'TaskCreated';
 -- the acknowledgement is its completion, whoever has it
 SELECT task_id AS t FROM voiding.task WHERE key = 'D2' \gset
 SELECT (voiding.claim_task(:'t')).state;
