@@ -20,6 +20,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -506,6 +507,20 @@ listen_at(const char *where)
 	return fd;
 }
 
+/* a descriptor for each connection */
+static void
+allow_descriptors(void)
+{
+	struct rlimit limit;
+	rlim_t		wanted = (rlim_t) (options.connections + options.pool + 64);
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+		return;
+	limit.rlim_cur = limit.rlim_max == RLIM_INFINITY || limit.rlim_max > wanted ? wanted : limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted)
+		say("the limit of open files (ulimit -n) is less than %d connections need", options.connections);
+}
+
 static void
 ready(Watch *w)
 {
@@ -520,6 +535,7 @@ server_start(void)
 	static struct MHD_OptionItem tls[] = {{MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}, {MHD_OPTION_END, 0, NULL}};
 	int			fd = listen_at(options.listen);
 
+	allow_descriptors();
 	if (*options.tls_cert)
 	{
 		is_tls = true;
