@@ -207,7 +207,11 @@ void		server_reply(Request *request);
 void		server_problem(Request *request, int status, const char *title, const char *detail);
 const char *request_header(Request *request, const char *name);
 char	   *request_headers(Request *request, const char *name, const char *value);
-void		server_cut(Request *request);
+
+/* ---- listen.c ---- */
+
+int			listen_at(const char *where);
+void		listen_tell(int fd, bool is_tls);
 
 /* ---- guard.c ---- */
 

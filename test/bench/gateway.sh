@@ -8,7 +8,7 @@ gateway_settings() {
 }
 
 start_gateway() {
-	./voiding-gateway --dsn "dbname=voiding" --listen 127.0.0.1:0 --pool 16 >build/gateway.out 2>build/gateway.log &
+	./voiding-gateway --dsn "dbname=voiding" --listen 127.0.0.1:0 >build/gateway.out 2>build/gateway.log &
 	gateway=$!
 	for _ in $(seq 300); do
 		url=$(sed -n 's/^listening on //p' build/gateway.out)

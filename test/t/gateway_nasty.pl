@@ -2,7 +2,6 @@
 # AddressSanitizer and UBSan: each is answered or cut off, none is a 500, and
 # at its end it has leaked nothing. First a corpus by hand, then mutations of
 # good requests, the same ones in each run.
-# By hand: nothing is dispatched.
 
 use strict;
 use warnings;
