@@ -188,7 +188,7 @@ typedef struct Request
 	bool		started;		/* all of it has come */
 	bool		suspended;
 	bool		answered;		/* answer is there */
-	int64_t		began;
+	int64_t		began;			/* 0: it has waited */
 	Answer		answer;
 	bool		is_page;		/* the body is not to be freed */
 	struct Ask *ask;			/* is asked just now */

@@ -412,7 +412,7 @@ end_request(void *cls, struct MHD_Connection *connection, void **context, enum M
 	kind = r->answer.status / 100;
 	if (kind >= 1 && kind <= 5)
 		metrics.requests[kind]++;
-	if (!r->wait && !r->stream)
+	if (r->began && !r->stream)
 		metrics.waited += (uint64_t) (now_ms() - r->began);
 	metrics.cut_off += r->stream && code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED;
 	forget_request(client_of(connection));
