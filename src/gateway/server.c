@@ -475,7 +475,7 @@ server_start(void)
 							MHD_OPTION_LISTEN_SOCKET, fd,
 							MHD_OPTION_CONNECTION_LIMIT, (unsigned) options.connections,
 							MHD_OPTION_CONNECTION_TIMEOUT, (unsigned) options.idle_timeout,
-							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) options.max_header * 2 + 16384,
+							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) options.max_header + 8192,
 							MHD_OPTION_URI_LOG_CALLBACK, begin_request, NULL,
 							MHD_OPTION_NOTIFY_COMPLETED, end_request, NULL,
 							MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL,
