@@ -91,7 +91,7 @@ demo:
 	script/unprivileged script/demo
 
 bench:
-	@script/setup gnuplot-nox
+	@script/setup gnuplot-nox wrk
 	@KEEP=test/bench/results script/unprivileged script/bench
 
 # PgQ's daemon needs libevent; npm may have come with another Node.js than Debian's

@@ -188,7 +188,7 @@ typedef struct Request
 	bool		started;		/* all of it has come */
 	bool		suspended;
 	bool		answered;		/* answer is there */
-	int64_t		began;
+	int64_t		began;			/* 0: it has waited */
 	Answer		answer;
 	bool		is_page;		/* the body is not to be freed */
 	struct Ask *ask;			/* is asked just now */
@@ -207,7 +207,11 @@ void		server_reply(Request *request);
 void		server_problem(Request *request, int status, const char *title, const char *detail);
 const char *request_header(Request *request, const char *name);
 char	   *request_headers(Request *request, const char *name, const char *value);
-void		server_cut(Request *request);
+
+/* ---- listen.c ---- */
+
+int			listen_at(const char *where);
+void		listen_tell(int fd, bool is_tls);
 
 /* ---- guard.c ---- */
 

@@ -10,12 +10,6 @@
  * busily it drips. What libmicrohttpd itself refuses (a request line that it
  * cannot read) has its words, not a problem.
  */
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -96,15 +90,6 @@ socket_of(struct MHD_Connection *connection)
 	return info ? info->connect_fd : -1;
 }
 
-/* end it, and its connection, whatever has been sent */
-void
-server_cut(Request *r)
-{
-	shutdown(socket_of(r->connection), SHUT_RDWR);
-	if (r->suspended)
-		server_reply(r);
-}
-
 /* it is answered: or, a stream, has something to send */
 void
 server_reply(Request *r)
@@ -115,6 +100,15 @@ server_reply(Request *r)
 	r->suspended = false;
 	is_resumed = true;
 	MHD_resume_connection(r->connection);
+}
+
+/* end it, and its connection, whatever has been sent */
+static void
+cut(Request *r)
+{
+	shutdown(socket_of(r->connection), SHUT_RDWR);
+	if (r->suspended)
+		server_reply(r);
 }
 
 void
@@ -418,7 +412,7 @@ end_request(void *cls, struct MHD_Connection *connection, void **context, enum M
 	kind = r->answer.status / 100;
 	if (kind >= 1 && kind <= 5)
 		metrics.requests[kind]++;
-	if (!r->wait && !r->stream)
+	if (r->began && !r->stream)
 		metrics.waited += (uint64_t) (now_ms() - r->began);
 	metrics.cut_off += r->stream && code == MHD_REQUEST_TERMINATED_TIMEOUT_REACHED;
 	forget_request(client_of(connection));
@@ -453,58 +447,7 @@ on_log(void *cls, const char *format, va_list arguments)
 	(void) cls, (void) format, (void) arguments;	/* it tells of each client that goes away */
 }
 
-/* ---- listening ---- */
-
-static bool
-is_loopback(const struct sockaddr *a)
-{
-	if (a->sa_family == AF_INET)
-		return ntohl(((const struct sockaddr_in *) a)->sin_addr.s_addr) >> 24 == 127;
-	return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *) a)->sin6_addr);
-}
-
-static void
-tell_address(int fd)
-{
-	struct sockaddr_storage address;
-	socklen_t	size = sizeof(address);
-	char		host[INET6_ADDRSTRLEN],
-				port[8];
-
-	getsockname(fd, (struct sockaddr *) &address, &size);
-	getnameinfo((struct sockaddr *) &address, size, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV);
-	printf(strchr(host, ':') ? "listening on %s://[%s]:%s\n" : "listening on %s://%s:%s\n", is_tls ? "https" : "http", host, port);
-	fflush(stdout);
-}
-
-static int
-listen_at(const char *where)
-{
-	struct addrinfo hints = {.ai_flags = AI_PASSIVE | AI_NUMERICSERV,.ai_socktype = SOCK_STREAM};
-	struct addrinfo *a;
-	char	   *host = copy(where);
-	char	   *port = strrchr(host, ':');
-	int			on = 1;
-
-	if (port == NULL)
-		fail("listen is HOST:PORT, not \"%s\"", where);
-	*port++ = '\0';
-	if (*host == '[' && port[-2] == ']')
-		port[-2] = '\0';
-	int			error = getaddrinfo(*host == '[' ? host + 1 : host, port, &hints, &a);
-
-	if (error)
-		fail("cannot listen on %s: %s", where, gai_strerror(error));
-	guard_start(is_loopback(a->ai_addr));
-	int			fd = socket(a->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
-		bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, 1024) != 0)
-		fail("cannot listen on %s: %s", where, strerror(errno));
-	freeaddrinfo(a);
-	free(host);
-	return fd;
-}
+/* ---- starting ---- */
 
 static void
 ready(Watch *w)
@@ -532,7 +475,7 @@ server_start(void)
 							MHD_OPTION_LISTEN_SOCKET, fd,
 							MHD_OPTION_CONNECTION_LIMIT, (unsigned) options.connections,
 							MHD_OPTION_CONNECTION_TIMEOUT, (unsigned) options.idle_timeout,
-							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) options.max_header * 2 + 16384,
+							MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t) options.max_header + 8192,
 							MHD_OPTION_URI_LOG_CALLBACK, begin_request, NULL,
 							MHD_OPTION_NOTIFY_COMPLETED, end_request, NULL,
 							MHD_OPTION_NOTIFY_CONNECTION, on_connection, NULL,
@@ -542,7 +485,7 @@ server_start(void)
 							MHD_OPTION_END);
 	if (http == NULL)
 		fail("cannot start the HTTP server%s", is_tls ? ": are certificate and key right?" : "");
-	tell_address(fd);
+	listen_tell(fd, is_tls);
 	watch(&w, MHD_get_daemon_info(http, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd, EPOLLIN);
 }
 
@@ -611,7 +554,7 @@ server_stop(void)
 	for (int i = 0; i < 10; i++)
 		MHD_run(http);
 	for (Link *l = requests.next; l != &requests; l = l->next)
-		server_cut(ITEM(Request, link, l));
+		cut(ITEM(Request, link, l));
 	MHD_run(http);
 	MHD_stop_daemon(http);
 }

@@ -133,6 +133,7 @@ wait_begin(Request *r)
 	list_append(&waits, &w->link);
 	count++;
 	metrics.waits++;
+	r->began = 0;				/* it is not timed */
 	if (hint_was_seen(id))
 		look(w);
 	return true;

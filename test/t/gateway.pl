@@ -2,7 +2,6 @@
 # the resource to come, waits, streams and what is resumed, probes and figures,
 # and errors as problems. All as a role that has the duties of doc/privilege.md
 # and no others. Then the movie, and its five ways, over HTTP.
-# By hand: what is told when is decided here.
 
 use strict;
 use warnings;

@@ -1,7 +1,6 @@
 # The gateway when things go wrong: the database is away, restarts in the
 # middle, is slow or fails at COMMIT; clients that are half open, drip, do not
 # read, or are too many; and its own end. Who resumes loses nothing.
-# By hand: what is told when is decided here.
 
 use strict;
 use warnings;

@@ -1,6 +1,5 @@
 # Who may ask the gateway, and as whom: addresses, tokens, origins, hosts, and
 # streams of somebody else.
-# By hand: nothing is dispatched.
 
 use strict;
 use warnings;

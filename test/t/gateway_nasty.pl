@@ -2,7 +2,6 @@
 # AddressSanitizer and UBSan: each is answered or cut off, none is a 500, and
 # at its end it has leaked nothing. First a corpus by hand, then mutations of
 # good requests, the same ones in each run.
-# By hand: nothing is dispatched.
 
 use strict;
 use warnings;
@@ -75,7 +74,7 @@ for (
   [ 'many question marks', qr/^(4\d\d)?$/, 'GET /reports' . '?a=b&' x 500 . " HTTP/1.1\r\n$head\r\n" ],
   [ 'a header that is no text', qr/^[24]\d\d$/, "GET /reports HTTP/1.1\r\n${head}X-Odd: \xff\xfe\r\n\r\n" ],
   [ 'a header without a colon', qr/^\d*$/, "GET /reports HTTP/1.1\r\n${head}nothing\r\n\r\n" ],
-  [ 'a thousand headers', 200, "GET /reports HTTP/1.1\r\n$head" . join('', map { "H$_: x\r\n" } 1 .. 1000) . "\r\n" ],
+  [ 'a thousand headers', 431, "GET /reports HTTP/1.1\r\n$head" . join('', map { "H$_: x\r\n" } 1 .. 1000) . "\r\n" ],
   [ 'a header of 100 kB', qr/^(431|413|)$/, "GET /reports HTTP/1.1\r\n${head}H: " . 'x' x 100_000 . "\r\n\r\n" ],
   [ 'a cursor with quotes', 422, "GET /commands/events HTTP/1.1\r\n${head}Accept: text/event-stream\r\nLast-Event-ID: '; DROP TABLE x; --\r\n\r\n" ],
   [ 'Prefer, without end', qr/^200$/, "GET /reports HTTP/1.1\r\n${head}Prefer: wait=99999999999999999999, =,;;\"\r\n\r\n" ],
