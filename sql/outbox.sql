@@ -84,7 +84,9 @@ BEGIN
       PERFORM voiding.hint(d.destination, d.type, d.id);
     END IF;
   END LOOP;
-  n := n + voiding.look_at_parked(id);
+  IF n = 0 THEN
+    n := voiding.look_at_parked(id);
+  END IF;
   IF n = 0 THEN
     PERFORM voiding.no_message(id);
   END IF;

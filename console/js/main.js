@@ -16,8 +16,15 @@ import { repair } from './repair.js';
 
 const rooms = { reports, documents, processes, tasks, repair, commands, figures };
 const main = document.getElementById('main');
-const path = () => location.hash.replace(/^#\/?/, '').split('/').filter(Boolean).map(decodeURIComponent);
-const room = () => rooms[path()[0]] ?? reports;
+const room = () => (path()[0] === 'documents' && path().length < 2 ? reports : rooms[path()[0]] ?? reports);
+
+function path() {
+  try {
+    return location.hash.replace(/^#\/?/, '').split('/').filter(Boolean).map(decodeURIComponent);
+  } catch { // not the encoding of URLs
+    return [];
+  }
+}
 
 // ---- reading ----
 
@@ -53,13 +60,13 @@ export function refresh() {
 let arriving = false; // in a room: its heading is read first, once
 
 function show(nodes) {
+  const inside = main.contains(document.activeElement);
   morph(main, h('main', {}, nodes));
   main.removeAttribute('aria-busy');
-  if (arriving) {
-    arriving = false;
-    main.querySelector('h1')?.focus({ preventScroll: true });
-    scrollTo(0, 0);
-  }
+  // where somebody arrives, and where what had the focus is gone
+  if (arriving || inside && !main.contains(document.activeElement)) main.querySelector('h1')?.focus({ preventScroll: true });
+  if (arriving) scrollTo(0, 0);
+  arriving = false;
 }
 
 function fault(error) {
@@ -70,7 +77,7 @@ function fault(error) {
     if (!main.querySelector('h1')) show([h('h1', { tabindex: -1 }, room().title(path().slice(1))), h('p', { class: 'empty' }, 'Waiting for the server.')]);
     return null;
   }
-  return show([h('h1', { tabindex: -1 }, room().title(path().slice(1))), h('p', { class: 'empty' }, error.message)]);
+  return show([h('h1', { tabindex: -1 }, room().title(path().slice(1))), h('p', { class: 'empty' }, error.status === 404 ? 'There is nothing here.' : error.message)]);
 }
 
 // ---- where we are ----

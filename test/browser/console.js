@@ -255,6 +255,7 @@ async function keyboard() {
   await type('noted');
   await page.keyboard.press('Enter');
   ok(await shows(page, '.node.present[data-state=FailureAcknowledged]'), 'is acknowledged');
+  ok(await until(() => page.evaluate(() => document.activeElement.localName === 'h1')), 'the button is gone, and one is in the same room');
   await page.context().close();
 }
 
