@@ -55,7 +55,7 @@ AS $$
     SELECT x.* FROM voiding.parked_event x
      WHERE (NOT q.query ? 'type' OR x.type = q.query ->> 'type') AND (NOT q.query ? 'key' OR x.key = q.query ->> 'key'))
   SELECT 200, NULL::jsonb, jsonb_build_object('total', (SELECT count(*) FROM e), 'parked_events', coalesce(jsonb_agg(
-           jsonb_build_object('message_id', p.event_id, 'type', p.type, 'key', p.key, 'source', p.source, 'subject', p.subject,
+           jsonb_build_object('event_id', p.event_id, 'type', p.type, 'key', p.key, 'source', p.source, 'subject', p.subject,
              'process_type', p.process_type, 'process_id', p.process_id, 'parked_at', p.parked_at, 'expires_at', p.expires_at, 'data', p.data)
            ORDER BY p.position, p.process_type), '[]'))::text, NULL::jsonb
     FROM (SELECT * FROM e ORDER BY e.position, e.process_type
@@ -76,3 +76,17 @@ AS $$
   SELECT 200, NULL::jsonb, jsonb_build_object('receivers', voiding.discard_message((q.parameters ->> 'message_id')::uuid, q.body ->> 'reason'))::text, NULL::jsonb
 $$;
 COMMENT ON FUNCTION voiding.http_discard(voiding.http_request) IS 'internal: a route';
+
+CREATE FUNCTION voiding.http_retry_parked(q voiding.http_request) RETURNS voiding.http_answer
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT 200, NULL::jsonb, jsonb_build_object('taken', voiding.retry_parked_event((q.parameters ->> 'event_id')::uuid))::text, NULL::jsonb
+$$;
+COMMENT ON FUNCTION voiding.http_retry_parked(voiding.http_request) IS 'internal: a route';
+
+CREATE FUNCTION voiding.http_discard_parked(q voiding.http_request) RETURNS voiding.http_answer
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT 200, NULL::jsonb, jsonb_build_object('discarded', voiding.discard_parked_event((q.parameters ->> 'event_id')::uuid, q.body ->> 'reason'))::text, NULL::jsonb
+$$;
+COMMENT ON FUNCTION voiding.http_discard_parked(voiding.http_request) IS 'internal: a route';

@@ -61,7 +61,7 @@ COMMENT ON FUNCTION voiding.note_repair(text, voiding.outbox, text) IS 'internal
 CREATE FUNCTION voiding.retry_message(id uuid, reason text DEFAULT NULL) RETURNS integer
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
 COMMENT ON FUNCTION voiding.retry_message(uuid, text) IS
-  'try a dead letter again, or at once what waits for its next attempt or is parked; returns for how many receivers';
+  'try a dead letter again, or one that waits for its next attempt at once; returns for how many receivers';
 
 CREATE FUNCTION voiding.do_retry_message(id uuid, reason text) RETURNS integer
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -85,9 +85,6 @@ BEGIN
     END IF;
   END LOOP;
   IF n = 0 THEN
-    n := voiding.look_at_parked(id);
-  END IF;
-  IF n = 0 THEN
     PERFORM voiding.no_message(id);
   END IF;
   RETURN n;
@@ -97,7 +94,7 @@ COMMENT ON FUNCTION voiding.do_retry_message(uuid, text) IS 'internal';
 CREATE FUNCTION voiding.discard_message(id uuid, reason text) RETURNS integer
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
 COMMENT ON FUNCTION voiding.discard_message(uuid, text) IS
-  'take a dead letter, a waiting message or a parked event out, with a reason; a process whose command it was takes its onError';
+  'take a dead letter or a waiting message out, with a reason; a process whose command it was takes its onError';
 
 CREATE FUNCTION voiding.do_discard_message(id uuid, reason text) RETURNS integer
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -119,12 +116,6 @@ BEGIN
     PERFORM voiding.note_repair('MessageDiscarded', voiding.as_message(d), reason);
     PERFORM voiding.command_failed(d.correlation_id, d.id, d.type, d.sent_in, d.created_at, 'discarded: ' || reason);
   END LOOP;
-  FOR d IN DELETE FROM voiding.parked_event x WHERE x.event_id = do_discard_message.id
-           RETURNING x.event_id, x.process_type, x.subject, x.type, x.data, x.source, 'voiding', x.correlation_id, x.causation_id,
-                     0, x.parked_at, x.parked_at, 0::smallint, pg_current_xact_id(), x.position, NULL, NULL, x.parked_at, '' LOOP
-    n := n + 1;
-    PERFORM voiding.note_repair('MessageDiscarded', voiding.as_message(d), reason);
-  END LOOP;
   IF n = 0 THEN
     PERFORM voiding.no_message(id);
   END IF;
@@ -132,29 +123,12 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION voiding.do_discard_message(uuid, text) IS 'internal';
 
--- Processes that are there look again; without one that is ready it stays.
-CREATE FUNCTION voiding.look_at_parked(id uuid) RETURNS integer
-  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  e record;
-  n integer := 0;
-BEGIN
-  FOR e IN SELECT x.process_id, x.process_type, x.key FROM voiding.parked_event x WHERE x.event_id = look_at_parked.id LOOP
-    n := n + 1;
-    PERFORM voiding.deliver_parked(a.process_id) FROM voiding.active_process a
-      WHERE a.type = e.process_type AND a.key = e.key AND (e.process_id IS NULL OR a.process_id = e.process_id);
-  END LOOP;
-  RETURN n;
-END $$;
-COMMENT ON FUNCTION voiding.look_at_parked(uuid) IS 'internal';
-
 CREATE FUNCTION voiding.no_message(id uuid) RETURNS void
   LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   RAISE EXCEPTION 'there is no such message: %', id
-    USING ERRCODE = 'no_data_found', HINT = 'Look in voiding.dead_letter, voiding.outbox and voiding.parked_event; it may have been handled meanwhile.';
+    USING ERRCODE = 'no_data_found', HINT = 'Look in voiding.dead_letter and voiding.outbox; it may have been handled meanwhile.';
 END $$;
 COMMENT ON FUNCTION voiding.no_message(uuid) IS 'internal';
 

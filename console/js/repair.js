@@ -1,14 +1,14 @@
 // repair.js: messages that need a person: dead letters and parked events.
 import { h } from './dom.js';
-import { may, part, post } from './api.js';
+import { may, post } from './api.js';
 import { age, at, json, plural, words } from './text.js';
 import { askFor } from './talk.js';
 
 const buttons = (m) => h('p', { class: 'state' },
-  ['retry', 'discard'].map((verb) => h('button', { 'data-do': verb, 'data-message': m.message_id, 'data-about': words(m.type), 'data-parked': m.parked_at ? 'yes' : null,
+  ['retry', 'discard'].map((verb) => h('button', { 'data-do': verb, 'data-address': m.event_id ? `/parked-events/${m.event_id}` : `/messages/${m.message_id}`, 'data-about': words(m.type),
     'aria-label': `${words(verb)} ${words(m.type)} of ${m.key}` }, words(verb))));
 
-const card = (m, said) => h('li', { class: 'card', 'data-key': `${m.message_id} ${m.destination ?? m.process_type}` },
+const card = (m, said) => h('li', { class: 'card', 'data-key': `${m.message_id ?? m.event_id} ${m.destination ?? m.process_type}` },
   h('header', {}, h('div', {}, h('h3', {}, words(m.type), ' ', h('span', { class: 'muted' }, m.key)), h('p', { class: 'muted' }, said)), buttons(m)),
   m.error ? h('p', { class: 'refusal' }, m.error) : null,
   h('details', {}, h('summary', {}, 'Message'), json(m.data)));
@@ -34,14 +34,14 @@ export const repair = {
       (m) => [`for ${words(m.process_type).toLowerCase()}, since `, age(m.parked_at), ', a dead letter from ', at(m.expires_at)]),
   ],
   actions: {
-    async retry({ message, about, parked }) {
-      await post(`/messages/${part(message)}/retry`, {});
-      return parked ? `${about}: processes have looked at it again.` : `${about} is tried again.`;
+    async retry({ address, about }) {
+      const { taken } = await post(`${address}/retry`, {});
+      return taken === 0 ? `${about}: no process is ready for it yet.` : `${about} is tried again.`;
     },
-    async discard({ message, about }) {
+    async discard({ address, about }) {
       const d = await askFor({ title: `Discard ${about}?`, text: 'Nobody will handle it. The reason is written down.', button: 'Discard', danger: true, fields: [{ name: 'reason', label: 'Reason', required: true }] });
       if (!d) return null;
-      await post(`/messages/${part(message)}/discard`, d);
+      await post(`${address}/discard`, d);
       return `${about} is discarded.`;
     },
   },

@@ -189,7 +189,7 @@ async function repaired() {
   await fill(b, { Reason: 'ordered twice' }, 'Discard');
   ok(await has(b, 'No message has given up'), 'with one it is');
   await b.getByRole('button', { name: /^Retry Parcel/ }).click();
-  ok(await until(async () => (await b.locator('#toasts').innerText()).includes('have looked at it again')) && await b.locator('#parked-list li').count() === 1, 'a parked event for which no process is there stays');
+  ok(await until(async () => (await b.locator('#toasts').innerText()).includes('no process is ready for it yet')) && await b.locator('#parked-list li').count() === 1, 'a parked event for which no process is there stays');
   await b.getByRole('button', { name: /^Discard Parcel/ }).click();
   await fill(b, { Reason: 'no such order' }, 'Discard');
   ok(await has(b, 'No event waits'), 'and can be discarded');

@@ -3,7 +3,7 @@
 -- and discard, and that each needs its right.
 -- By hand: handlers run in the transaction of the test.
 BEGIN;
-SELECT plan(42);
+SELECT plan(45);
 
 CREATE ROLE regress_front_end; CREATE ROLE regress_operator; CREATE ROLE regress_console; CREATE ROLE regress_desk; CREATE ROLE regress_other;
 \set grants `awk '/^-- (front_end|operator|console): /{on=1} !/^(-- |GRANT |  [a-z])/{on=0} on && !/^--/' doc/privilege.md | sed -E 's/ TO ([a-z_]+);/ TO regress_\1;/'`
@@ -31,7 +31,7 @@ SELECT process_id AS p FROM voiding.process WHERE key = 'O1' \gset
 
 SET LOCAL ROLE regress_other;
 SELECT is(pg_temp.codes(m, format(p, gen_random_uuid()), CASE m WHEN 'POST' THEN '{"reason": "r"}' END), '403 42501', format('%s is a matter of rights', p))
-  FROM (VALUES ('GET', '/dead-letters'), ('GET', '/parked-events'), ('POST', '/messages/%s/retry'), ('POST', '/messages/%s/discard'), ('GET', '/process-types/regress_fulfilment'),
+  FROM (VALUES ('GET', '/dead-letters'), ('GET', '/parked-events'), ('POST', '/messages/%s/retry'), ('POST', '/messages/%s/discard'), ('POST', '/parked-events/%s/retry'), ('POST', '/parked-events/%s/discard'), ('GET', '/process-types/regress_fulfilment'),
                ('GET', '/processes/%s/explain'), ('GET', '/processes?ended=true')) x (m, p);
 RESET ROLE;
 SET LOCAL ROLE regress_desk;
@@ -82,18 +82,19 @@ SELECT is((SELECT (e ->> 'type', e ->> 'process_type', date_trunc('minute', (e -
 SELECT is((SELECT (said ->> 'total', jsonb_array_length(said -> 'parked_events'))::text FROM pg_temp.ask('GET', '/parked-events?limit=1')), '(2,1)', 'some of them');
 SELECT event_id AS e9 FROM voiding.parked_event WHERE key = 'O9' \gset
 SELECT event_id AS e2 FROM voiding.parked_event WHERE key = 'O2' \gset
-SELECT is((SELECT said FROM pg_temp.ask('POST', format('/messages/%s/retry', :'e9'))), '{"receivers": 1}', 'to be looked at again');
+SELECT is((SELECT said FROM pg_temp.ask('POST', format('/parked-events/%s/retry', :'e9'))), '{"taken": 0}', 'to be looked at again');
 SELECT is((SELECT said ->> 'total' FROM pg_temp.ask('GET', '/parked-events?key=O9')), '1', 'without a process it stays');
-SELECT is(pg_temp.codes('POST', format('/messages/%s/discard', :'e9')), '422 22023', 'to discard it needs a reason too');
-SELECT is((SELECT said FROM pg_temp.ask('POST', format('/messages/%s/discard', :'e9'), '{"reason": "no such order"}')), '{"receivers": 1}', 'and discards');
+SELECT is(pg_temp.codes('POST', format('/parked-events/%s/discard', :'e9')), '422 22023', 'to discard it needs a reason too');
+SELECT is((SELECT said FROM pg_temp.ask('POST', format('/parked-events/%s/discard', :'e9'), '{"reason": "no such order"}')), '{"discarded": 1}', 'and discards');
 SELECT is((SELECT said ->> 'total' FROM pg_temp.ask('GET', '/parked-events?key=O9')), '0', 'it is gone');
-SELECT is(pg_temp.codes('POST', format('/messages/%s/discard', :'e9'), '{"reason": "r"}'), '404 P0002', 'once');
+SELECT is(pg_temp.codes('POST', format('/parked-events/%s/discard', :'e9'), '{"reason": "r"}'), '404 P0002', 'once');
+SELECT is(pg_temp.codes('POST', format('/parked-events/%s/retry', :'e9')), '404 P0002', 'then there is nothing to look at');
 RESET ROLE;
 SELECT is((SELECT (data ->> 'destination', data ->> 'type', subject)::text FROM voiding.event WHERE type = 'MessageDiscarded' AND data ->> 'message_id' = :'e9'), '(voiding,regress_Shipped,O9)', 'written down');
 -- a process that is in the state that waits for it, and was not told: as after a crash of what would have
 UPDATE voiding.active_process SET state = 'Packing' WHERE key = 'O2';
 SET LOCAL ROLE regress_desk;
-SELECT is((SELECT said FROM pg_temp.ask('POST', format('/messages/%s/retry', :'e2'))), '{"receivers": 1}', 'where a process is ready');
+SELECT is((SELECT said FROM pg_temp.ask('POST', format('/parked-events/%s/retry', :'e2'))), '{"taken": 1}', 'where a process is ready');
 SELECT is((SELECT state FROM voiding.process WHERE key = 'O2'), 'Shipped', 'it takes the event');
 
 -- ---- those that have ended ----

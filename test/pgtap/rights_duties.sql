@@ -19,7 +19,7 @@ INSERT INTO duty VALUES
      '{voiding.command:SELECT}'),
   ('publisher', '{reports.publish_report}', '{reports.report:SELECT}'),
   ('loader', '{}', '{billing.document:INSERT}'),
-  ('operator', '{voiding.acknowledge_process_failure,voiding.cancel_timer,voiding.diagram,voiding.discard_message,voiding.explain,voiding.me,voiding.move_timer,voiding.retry_message,voiding.waits_for}',
+  ('operator', '{voiding.acknowledge_process_failure,voiding.cancel_timer,voiding.diagram,voiding.discard_message,voiding.discard_parked_event,voiding.explain,voiding.me,voiding.move_timer,voiding.retry_message,voiding.retry_parked_event,voiding.waits_for}',
      '{voiding.dead_letter:SELECT,voiding.ongoing_process:SELECT,voiding.outbox:SELECT,voiding.process_history:SELECT,voiding.task:SELECT,voiding.timer:SELECT,voiding.transition:SELECT}'),
   ('front_end', '{voiding.action_id,voiding.cancel_command,voiding.command_changes,voiding.command_object,voiding.command_status,voiding.estimate_command,voiding.feed_answer,voiding.feed_now,voiding.http,voiding.problem,voiding.resource_of,voiding.retry_after,voiding.run_query,voiding.send_command,voiding.send_commands,voiding.stream_text,voiding.wait_for_command}',
      '{voiding.command:SELECT,voiding.handler:SELECT,voiding.route:SELECT,voiding.task_transition:SELECT}'),

@@ -105,6 +105,8 @@ INSERT INTO wanted VALUES
   ('voiding', 'await_idle', 'IN timeout interval', NULL),
   ('voiding', 'maintain', '', 'void'),
   ('voiding', 'retry_message', 'id uuid, reason text DEFAULT NULL::text', 'integer'),
+  ('voiding', 'retry_parked_event', 'event_id uuid', 'integer'),
+  ('voiding', 'discard_parked_event', 'event_id uuid, reason text', 'integer'),
   ('voiding', 'discard_message', 'id uuid, reason text', 'integer'),
   -- commands that somebody waits for
   -- small ones
