@@ -35,11 +35,13 @@ CREATE VIEW voiding.route AS SELECT * FROM (VALUES
   ('GET',    '/commands', 'commands', NULL, NULL, '{status,type,before,limit}', '{200}',
    'the caller''s commands, latest first'),
   ('GET',    '/commands/events', 'changes', NULL, NULL, '{after,limit}', '{200}',
-   'the caller''s commands that have changed since a cursor'),
+   'the caller''s commands that have changed since a cursor, or as a stream'),
   ('GET',    '/commands/{command_id:uuid}', 'command', NULL, NULL, '{}', '{200,304}',
    'the status of a command'),
   ('DELETE', '/commands/{command_id:uuid}', 'cancel', NULL, NULL, '{reason}', '{200}',
    'take a command back that has not been started'),
+  ('GET',    '/commands/{command_id:uuid}/events', 'status_events', NULL, NULL, '{}', '{200,204}',
+   'the status of a command and its changes to the end, as a stream'),
   ('GET',    '/commands/{command_id:uuid}/result', 'result', NULL, NULL, '{}', '{200,202,303}',
    'what a command has come to: its resource, its problem, or 202 while it is open'),
   ('GET',    '/queries/{name}', 'query', NULL, NULL, '{}', '{200}',
@@ -50,12 +52,32 @@ CREATE VIEW voiding.route AS SELECT * FROM (VALUES
    'reports, latest first'),
   ('GET',    '/reports/{report_id}', 'query', 'report', NULL, '{}', '{200}',
    'a report with its documents'),
-  ('GET',    '/processes', 'processes', NULL, NULL, '{type,key,state,failed,before,limit}', '{200}',
-   'processes that run, and those that failed until they are acknowledged, latest first'),
+  ('GET',    '/processes', 'processes', NULL, NULL, '{type,key,state,failed,ended,before,limit}', '{200}',
+   'processes that run, and those that failed until they are acknowledged, latest first; ended: those that have ended'),
   ('GET',    '/processes/{process_id:uuid}', 'process', NULL, NULL, '{}', '{200}',
    'a process with its history'),
+  ('GET',    '/processes/{process_id:uuid}/explain', 'explain', NULL, NULL, '{}', '{200}',
+   'what a process waits for, and what would move it'),
   ('POST',   '/processes/{process_id:uuid}/acknowledge', 'acknowledge', NULL, 'object', '{}', '{204}',
    'take note of the failure of a process; the body may have a reason'),
+  ('GET',    '/process-types/{process_type}', 'process_type', NULL, NULL, '{version}', '{200}',
+   'the states of a type of processes and what leads from one to another; of the newest version, if none is named'),
+  ('GET',    '/dead-letters', 'dead_letters', NULL, NULL, '{type,key,limit}', '{200}',
+   'messages that gave up, oldest first'),
+  ('GET',    '/parked-events', 'parked_events', NULL, NULL, '{type,key,limit}', '{200}',
+   'events that no process is ready for yet, oldest first'),
+  ('POST',   '/messages/{message_id:uuid}/retry', 'retry', NULL, 'object', '{}', '{200}',
+   'try a dead letter again, or at once what waits for its next attempt; the body may have a reason'),
+  ('POST',   '/messages/{message_id:uuid}/discard', 'discard', NULL, 'object', '{}', '{200}',
+   'give a dead letter up, or a message that waits; the body has the reason'),
+  ('POST',   '/parked-events/{event_id:uuid}/retry', 'retry_parked', NULL, 'object', '{}', '{200}',
+   'let the processes that a parked event is for look at it again'),
+  ('POST',   '/parked-events/{event_id:uuid}/discard', 'discard_parked', NULL, 'object', '{}', '{200}',
+   'give a parked event up; the body has the reason'),
+  ('GET',    '/events', 'events', NULL, NULL, '{types,after,limit}', '{200}',
+   'what has happened since a cursor, or as a stream; types: a list with commas'),
+  ('GET',    '/metrics', 'metrics', NULL, NULL, '{}', '{200}',
+   'figures to watch, as OpenMetrics'),
   ('GET',    '/tasks', 'tasks', 'my_task', NULL, '{type,key,state,after,limit}', '{200}',
    'the open tasks that the caller has, most urgent first'),
   ('GET',    '/tasks/available', 'tasks', 'available_task', NULL, '{type,key,form_factor,after,limit}', '{200}',
@@ -224,22 +246,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION voiding.http_commands(voiding.http_request) IS 'internal: a route';
 
-CREATE FUNCTION voiding.http_changes(q voiding.http_request) RETURNS voiding.http_answer
-  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-  after  text := coalesce(q.query ->> 'after', q.headers ->> 'last-event-id');
-  n      integer := least(greatest(coalesce((q.query ->> 'limit')::integer, 100), 1), 1000);
-  events jsonb;
-  last   text;
-BEGIN
-  SELECT jsonb_agg(jsonb_build_object('cursor', x.cursor, 'command', voiding.command_object(x.command)) ORDER BY x.n), max(x.cursor) FILTER (WHERE x.n = x.total)
-    INTO events, last
-    FROM (SELECT c.cursor, c.command, row_number() OVER () AS n, count(*) OVER () AS total FROM voiding.command_changes(after, n) c) x;
-  RETURN (200, NULL, jsonb_build_object('events', coalesce(events, '[]'), 'cursor', coalesce(last, after))::text, NULL)::voiding.http_answer;
-END $$;
-COMMENT ON FUNCTION voiding.http_changes(voiding.http_request) IS 'internal: a route';
-
 -- ---- queries ----
 
 -- What is not there yet, but is the result of a command that is open, is worth
@@ -279,15 +285,25 @@ AS $$
 DECLARE
   n         integer := least(greatest(coalesce((q.query ->> 'limit')::integer, 50), 1), 500);
   only_failed boolean := q.query ->> 'failed';
+  ended     boolean := coalesce((q.query ->> 'ended')::boolean, false);
   before    uuid := q.query ->> 'before';
   processes jsonb;
 BEGIN
-  SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.process_id DESC), '[]') INTO processes
-    FROM (SELECT o.* FROM voiding.ongoing_process o
-           WHERE (q.query ->> 'type' IS NULL OR o.type = q.query ->> 'type') AND (q.query ->> 'key' IS NULL OR o.key = q.query ->> 'key')
-             AND (q.query ->> 'state' IS NULL OR o.state = q.query ->> 'state') AND (only_failed IS NULL OR o.failed = only_failed)
-             AND (before IS NULL OR o.process_id < before)
-           ORDER BY o.process_id DESC LIMIT n) x;
+  IF ended THEN
+    SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.process_id DESC), '[]') INTO processes
+      FROM (SELECT e.process_id, e.type, e.key, e.state, e.failed, e.outcome, e.reason, e.started_at, e.finished_at, e.version, e.data FROM voiding.process e
+             WHERE e.finished_at IS NOT NULL AND (q.query ->> 'type' IS NULL OR e.type = q.query ->> 'type') AND (q.query ->> 'key' IS NULL OR e.key = q.query ->> 'key')
+               AND (q.query ->> 'state' IS NULL OR e.state = q.query ->> 'state') AND (only_failed IS NULL OR (e.outcome = 'failed') = only_failed)
+               AND (before IS NULL OR e.process_id < before)
+             ORDER BY e.process_id DESC LIMIT n) x;
+  ELSE
+    SELECT coalesce(jsonb_agg(to_jsonb(x) ORDER BY x.process_id DESC), '[]') INTO processes
+      FROM (SELECT o.* FROM voiding.ongoing_process o
+             WHERE (q.query ->> 'type' IS NULL OR o.type = q.query ->> 'type') AND (q.query ->> 'key' IS NULL OR o.key = q.query ->> 'key')
+               AND (q.query ->> 'state' IS NULL OR o.state = q.query ->> 'state') AND (only_failed IS NULL OR o.failed = only_failed)
+               AND (before IS NULL OR o.process_id < before)
+             ORDER BY o.process_id DESC LIMIT n) x;
+  END IF;
   RETURN (200, NULL, jsonb_build_object('processes', processes,
             'last', CASE WHEN jsonb_array_length(processes) = n THEN processes #>> '{-1,process_id}' END)::text, NULL)::voiding.http_answer;
 END $$;

@@ -74,7 +74,7 @@ AS $$
                              WHEN r.operation = 'command' THEN '{If-None-Match,Prefer}' WHEN r.operation IN ('result', 'query') THEN '{Prefer}'
                              WHEN r.operation = 'task' THEN '{If-None-Match}' WHEN r.operation = 'task_action' THEN '{Idempotency-Key,If-Match}'
                              WHEN r.operation = 'next_task' THEN '{Idempotency-Key}'
-                             WHEN r.operation IN ('changes', 'task_changes') THEN '{Last-Event-ID}' END::text[]) h) p),
+                             WHEN r.operation IN ('changes', 'task_changes', 'events', 'status_events') THEN '{Last-Event-ID}' END::text[]) h) p),
         'requestBody', CASE WHEN r.takes IS NOT NULL THEN jsonb_build_object('required', r.takes = 'array', 'content',
           jsonb_build_object('application/json', jsonb_build_object('schema',
             CASE WHEN r.operation = 'command' THEN (SELECT c.data FROM choice c WHERE c.kind = 'command')
@@ -88,9 +88,12 @@ AS $$
              CASE s WHEN 200 THEN 'as it is' WHEN 202 THEN 'accepted: ask again after Retry-After' WHEN 204 THEN 'done, or nothing to do' WHEN 207 THEN 'some were refused'
                     WHEN 303 THEN 'it is elsewhere' WHEN 304 THEN 'it has not changed'
                     WHEN 409 THEN 'somebody else has it, or it is in another state: see task' WHEN 412 THEN 'it has another version: see task' END,
-             'content', CASE WHEN s IN (200, 202, 207) THEN jsonb_build_object('application/json', jsonb_build_object('schema',
+             'content', CASE WHEN s IN (200, 202, 207) THEN
+               CASE WHEN r.operation NOT IN ('metrics', 'status_events') THEN jsonb_build_object('application/json', jsonb_build_object('schema',
                           CASE WHEN r.operation IN ('command', 'cancel') THEN '{"$ref": "#/components/schemas/status"}'
-                               WHEN r.operation IN ('task', 'task_action', 'next_task') THEN '{"$ref": "#/components/schemas/task"}' ELSE '{}' END::jsonb))
+                               WHEN r.operation IN ('task', 'task_action', 'next_task') THEN '{"$ref": "#/components/schemas/task"}' ELSE '{}' END::jsonb)) ELSE '{}' END
+               || CASE WHEN r.operation LIKE '%events' OR r.operation = 'changes' THEN '{"text/event-stream": {"schema": {"type": "string"}}}'::jsonb
+                       WHEN r.operation = 'metrics' THEN '{"application/openmetrics-text": {"schema": {"type": "string"}}}' ELSE '{}' END
                              WHEN s IN (409, 412) THEN '{"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}' END)))
              FROM unnest(r.answers) s)
           || '{"default": {"description": "a problem", "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}}}'

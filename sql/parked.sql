@@ -83,3 +83,63 @@ AS $$
   ON CONFLICT (seq, destination, aggregatetype) DO NOTHING
 $$;
 COMMENT ON FUNCTION voiding.expire_parked(bigint, text, text, uuid, text, text, text, uuid, uuid, jsonb, timestamptz) IS 'internal';
+
+-- ---- by hand ----
+
+CREATE FUNCTION voiding.retry_parked_event(event_id uuid) RETURNS integer
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.retry_parked_event(uuid) IS
+  'let the processes that a parked event is for look at it again; returns by how many of them it was taken';
+
+CREATE FUNCTION voiding.do_retry_parked_event(event_id uuid) RETURNS integer
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  n integer := (SELECT count(*) FROM voiding.parked_event x WHERE x.event_id = do_retry_parked_event.event_id);
+BEGIN
+  IF n = 0 THEN
+    PERFORM voiding.no_parked_event(event_id);
+  END IF;
+  PERFORM voiding.deliver_parked(a.process_id)
+     FROM voiding.parked_event x
+     JOIN voiding.active_process a ON a.type = x.process_type AND a.key = x.key AND (x.process_id IS NULL OR a.process_id = x.process_id)
+    WHERE x.event_id = do_retry_parked_event.event_id;
+  RETURN n - (SELECT count(*) FROM voiding.parked_event x WHERE x.event_id = do_retry_parked_event.event_id);
+END $$;
+COMMENT ON FUNCTION voiding.do_retry_parked_event(uuid) IS 'internal';
+
+CREATE FUNCTION voiding.discard_parked_event(event_id uuid, reason text) RETURNS integer
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.discard_parked_event(uuid, text) IS
+  'give a parked event up, with a reason; returns for how many types of processes it was parked';
+
+CREATE FUNCTION voiding.do_discard_parked_event(event_id uuid, reason text) RETURNS integer
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  e voiding.parked_event;
+  n integer := 0;
+BEGIN
+  IF coalesce(reason, '') = '' THEN
+    RAISE EXCEPTION 'to discard an event needs a reason' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  FOR e IN DELETE FROM voiding.parked_event x WHERE x.event_id = do_discard_parked_event.event_id RETURNING x.* LOOP
+    n := n + 1;
+    PERFORM voiding.engine_emit('MessageDiscarded', e.subject, jsonb_build_object('message_id', e.event_id, 'type', e.type,
+              'destination', 'voiding', 'by', voiding.caller(), 'reason', reason), e.correlation_id);
+  END LOOP;
+  IF n = 0 THEN
+    PERFORM voiding.no_parked_event(event_id);
+  END IF;
+  RETURN n;
+END $$;
+COMMENT ON FUNCTION voiding.do_discard_parked_event(uuid, text) IS 'internal';
+
+CREATE FUNCTION voiding.no_parked_event(event_id uuid) RETURNS void
+  LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  RAISE EXCEPTION 'there is no such parked event: %', event_id
+    USING ERRCODE = 'no_data_found', HINT = 'Look in voiding.parked_event; a process may have taken it meanwhile.';
+END $$;
+COMMENT ON FUNCTION voiding.no_parked_event(uuid) IS 'internal';

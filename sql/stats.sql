@@ -42,3 +42,24 @@ CREATE VIEW voiding.stats AS
   SELECT 'worker_restarts', '{}', coalesce(max(w.restarts), 0) FROM voiding.serving() w;
 COMMENT ON VIEW voiding.stats IS
   'figures: handled, failed, retried, dead since the server started; what waits, how old it is, timer lag, workers';
+
+CREATE FUNCTION voiding.metrics() RETURNS text
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_as_engine';
+COMMENT ON FUNCTION voiding.metrics() IS 'the view stats as text of OpenMetrics, without its last line # EOF';
+
+CREATE FUNCTION voiding.do_metrics() RETURNS text
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH figure AS (
+    SELECT CASE WHEN s.name IN ('handled', 'failed', 'retried', 'dead') THEN 'voiding_messages_' ELSE 'voiding_' END || s.name AS name,
+           CASE WHEN s.name IN ('handled', 'failed', 'retried', 'dead') THEN 'counter' ELSE 'gauge' END AS type, s.value,
+           (SELECT '{' || string_agg(format('%s="%s"', l.key, replace(replace(replace(l.value, '\', '\\'), '"', '\"'), E'\n', '\n')), ',' ORDER BY l.key) || '}'
+              FROM jsonb_each_text(s.labels) l) AS labels
+      FROM voiding.stats s
+  )
+  SELECT string_agg(m.lines, '' ORDER BY m.name)
+    FROM (SELECT f.name, format(E'# TYPE %s %s\n', f.name, f.type)
+                 || string_agg(f.name || CASE f.type WHEN 'counter' THEN '_total' ELSE '' END || coalesce(f.labels, '') || ' ' || f.value || E'\n', '' ORDER BY f.labels) AS lines
+            FROM figure f GROUP BY f.name, f.type) m
+$$;
+COMMENT ON FUNCTION voiding.do_metrics() IS 'internal';

@@ -353,7 +353,8 @@ answer_error(FunctionCallInfo fcinfo, const Request *r, const ErrorData *e)
 	char	   *detail = e->detail ? psprintf("%s: %s", e->message, e->detail) : e->message;
 	int			status = vd_problem_status(sqlstate);
 
-	if (r->reading && ERRCODE_TO_CATEGORY(e->sqlerrcode) == ERRCODE_DATA_EXCEPTION)
+	if (r->reading && (ERRCODE_TO_CATEGORY(e->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
+					   ERRCODE_TO_CATEGORY(e->sqlerrcode) == ERRCODE_PROGRAM_LIMIT_EXCEEDED))
 		return answer_problem(fcinfo, vd_http_problem(400, "The body is not JSON", detail, r->path), 400, NULL);
 	if (status == 500)
 		ereport(LOG,

@@ -80,6 +80,12 @@ CREATE TABLE event (
   steps          jsonb
 );
 CREATE INDEX ON event (process_id) WHERE process_id IS NOT NULL;
+-- the same for readers by snapshot
+CREATE OPERATOR CLASS xid8_minmax_ops FOR TYPE xid8 USING brin AS
+  OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >,
+  FUNCTION 1 brin_minmax_opcinfo(internal), FUNCTION 2 brin_minmax_add_value(internal, internal, internal, internal),
+  FUNCTION 3 brin_minmax_consistent(internal, internal, internal), FUNCTION 4 brin_minmax_union(internal, internal, internal);
+CREATE INDEX ON event USING brin (xid xid8_minmax_ops) WITH (pages_per_range = 32, autosummarize = on);
 
 CREATE TABLE active_process (
   process_id   uuid PRIMARY KEY,

@@ -18,6 +18,6 @@ UNION ALL
 SELECT t.name || ' ' || pg_get_constraintdef(k.oid) FROM t JOIN pg_constraint k ON k.conrelid = t.oid WHERE k.contype = 'c'
 UNION ALL
 SELECT t.name || ' index' || CASE WHEN i.indisunique THEN ' unique' ELSE '' END
-       || regexp_replace(pg_get_indexdef(i.indexrelid), '.* USING', '')
+       || regexp_replace(pg_get_indexdef(i.indexrelid), '.* USING|voiding\.', '', 'g')
   FROM t JOIN pg_index i ON i.indrelid = t.oid WHERE NOT (t.name = 'outbox' AND i.indisprimary)
  ORDER BY 1

@@ -32,6 +32,11 @@ INSERT INTO wanted VALUES
   ('voiding', 'begin_conversation', '', 'trigger'),
   ('voiding', 'emit', 'type text, subject text, data jsonb, source text DEFAULT NULL::text', 'uuid'),
   ('voiding', 'cloudevent', 'e voiding.event', 'jsonb'),
+  ('voiding', 'read_events', 'after text DEFAULT NULL::text, batch_size integer DEFAULT 100, types text[] DEFAULT NULL::text[]', 'TABLE(cursor text, event voiding.event)'),
+  ('voiding', 'feed_now', '', 'text'),
+  ('voiding', 'feed_answer', 'q voiding.http_request, channel text, item text, feed text', 'voiding.http_answer'),
+  ('voiding', 'stream_text', 'id text, kind text, data jsonb', 'text'),
+  ('voiding', 'metrics', '', 'text'),
   ('voiding', 'redact_event', 'event_id uuid, reason text', 'void'),
   ('voiding', 'history_of', 'subject text, after bigint DEFAULT 0, batch_size integer DEFAULT NULL::integer', 'SETOF voiding.archive'),
   -- processes
@@ -100,6 +105,8 @@ INSERT INTO wanted VALUES
   ('voiding', 'await_idle', 'IN timeout interval', NULL),
   ('voiding', 'maintain', '', 'void'),
   ('voiding', 'retry_message', 'id uuid, reason text DEFAULT NULL::text', 'integer'),
+  ('voiding', 'retry_parked_event', 'event_id uuid', 'integer'),
+  ('voiding', 'discard_parked_event', 'event_id uuid, reason text', 'integer'),
   ('voiding', 'discard_message', 'id uuid, reason text', 'integer'),
   -- commands that somebody waits for
   -- small ones

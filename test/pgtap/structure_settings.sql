@@ -24,9 +24,9 @@ SELECT set_eq($$ SELECT name FROM f WHERE language = 'c' $$,
         'fill', 'ask_check', 'is_own_event', 'derive_uuid',
         -- these call do_NAME as the engine's owner, on behalf of their caller
         'create_service', 'drop_service', 'create_command', 'drop_command', 'subscribe', 'unsubscribe',
-        'create_process_type', 'drop_process_type', 'acknowledge_process_failure', 'retry_message', 'discard_message',
+        'create_process_type', 'drop_process_type', 'acknowledge_process_failure', 'retry_message', 'discard_message', 'retry_parked_event', 'discard_parked_event',
         'redact_event', 'start_workers', 'stop_workers', 'command_status', 'wait_for_command', 'cancel_command', 'estimate_command',
-        'create_query', 'drop_query', 'command_changes',
+        'create_query', 'drop_query', 'command_changes', 'read_events', 'feed_now', 'metrics',
         'create_task_type', 'drop_task_type', 'act_on_task', 'next_task', 'task_actions', 'why_not', 'task_changes', 'gap_tasks', 'me',
         'set_worker_profile', 'drop_worker_profile'],
   'these functions, and no others, are in C and look names up by schema');

@@ -2,12 +2,14 @@
 # anybody's file, however small and as spreadsheets write it; it adds up right;
 # a file that cannot be used is refused with a reason; what goes wrong shows in
 # the exit status. What goes on afterwards: all kinds of things happen, each is
-# shown once, it goes on where it was, and Ctrl-C leaves nothing behind.
+# shown once, it goes on where it was, the console is served, and Ctrl-C leaves
+# nothing behind.
 
 use strict;
 use warnings;
 
 use File::Basename qw(dirname);
+use HTTP::Tiny;
 use IPC::Run;
 use POSIX ();
 use PostgreSQL::Test::Utils;
@@ -238,6 +240,10 @@ my (@psql, $ended);
 ok(poll_until(sub { @psql = split ' ', $1 if slurp_file($said) =~ /^ +(psql -h .*)$/m; @psql || ($ended = waitpid($pid, POSIX::WNOHANG)) }) && @psql,
   'make demo says how to look') or diag(slurp_file($said), slurp_file($complained));
 like(slurp_file($said), qr/\ndemo: all checks hold\n/, 'after the checks');
+my ($console) = slurp_file($said) =~ m{^ +(http://127\.0\.0\.1:\d+) +the console}m;
+my $http = HTTP::Tiny->new(timeout => 30);
+is($http->get("$console/")->{status}, 200, 'and where the console is');
+is(scalar(() = $http->get("$console/reports")->{content} =~ /"report_id"/g) > 5, 1, 'which may read what it shows');
 my $data = "$psql[2]/data";
 my $server = -e "$data/postmaster.pid" ? (split /\n/, slurp_file("$data/postmaster.pid"))[0] : 0;
 
@@ -259,5 +265,6 @@ ok(defined $status_of_make && (($status_of_make & 127) == POSIX::SIGINT || $stat
   or diag($status_of_make);
 like(slurp_file($complained), qr/\A(?:make.*\n)*\z/, 'without noise');
 ok($server && !-e "/proc/$server/exe", 'the server has stopped');    # a zombie has no exe
+is($http->get("$console/")->{status}, 599, 'so has the console');
 is(join(' ', glob("$short/*")), '', 'nothing is left');
 done_testing();

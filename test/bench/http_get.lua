@@ -1,0 +1,1 @@
+-- GET of the address that wrk is given
