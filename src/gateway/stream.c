@@ -20,7 +20,7 @@
 
 #include "gateway.h"
 
-#define AT_ONCE 16				/* streams that a topic asks for together */
+#define AT_ONCE 16				/* cursors that a topic asks for together */
 #define GAP 20					/* ms between two asks of a topic */
 #define AWAY 500				/* ms until the next, when the database is away */
 
@@ -48,7 +48,7 @@ typedef struct Topic
 	Link		streams;
 	bool		dirty;
 	Ask		   *ask;
-	struct Stream *asked[AT_ONCE];	/* who catches up; NULL: has gone */
+	char	   *asked[AT_ONCE];	/* cursors of those who catch up */
 	int			nasked;
 	bool		asked_joined;	/* the first part is for those who have joined */
 	int64_t		not_before;
@@ -62,7 +62,7 @@ typedef struct Stream
 	Request    *request;
 	Topic	   *topic;			/* NULL: it comes to its end */
 	char	   *cursor;			/* NULL: it has joined */
-	bool		is_behind;		/* there is more for it in the last snapshot */
+	bool		has_read;		/* all of the last snapshot */
 	Link		pieces;
 	size_t		offset;			/* in the first of them */
 	size_t		unread;
@@ -196,11 +196,21 @@ topic_for(const char *role, const json_t *wait)
 }
 
 static void
+forget_asked(Topic *t)
+{
+	for (int i = 0; i < t->nasked; i++)
+		free(t->asked[i]);
+	t->nasked = 0;
+	t->asked_joined = false;
+}
+
+static void
 topic_free_if_unused(Topic *t)
 {
 	if (!list_empty(&t->streams) || t->ask || t->kept)
 		return;
 	list_remove(&t->link);
+	forget_asked(t);
 	free(t->role);
 	free(t->then);
 	free(t->channel);
@@ -216,9 +226,6 @@ leave(Stream *s)
 
 	if (t == NULL)
 		return;
-	for (int i = 0; i < t->nasked; i++)
-		if (t->asked[i] == s)
-			t->asked[i] = NULL;
 	list_remove(&s->link);
 	s->topic = NULL;
 	topic_free_if_unused(t);
@@ -249,20 +256,35 @@ add_part(Ask *ask, const Topic *t, const char *cursor)
 
 static void take_answers(Ask *ask, void *owner);
 
+/* with this cursor, and ready for what comes after it */
+static bool
+is_at(const Stream *s, const char *cursor)
+{
+	return s->cursor && list_empty(&s->pieces) && strcmp(s->cursor, cursor) == 0;
+}
+
+static bool
+is_asked(const Topic *t, const Stream *s)
+{
+	for (int i = 0; i < t->nasked; i++)
+		if (is_at(s, t->asked[i]))
+			return true;
+	return false;
+}
+
 /* for whom to ask: those who have joined, and who catches up and has read what it has */
 static void
 choose(Topic *t)
 {
-	t->asked_joined = false;
-	t->nasked = 0;
+	forget_asked(t);
 	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
 	{
 		Stream	   *s = ITEM(Stream, link, l);
 
 		if (s->cursor == NULL)
 			t->asked_joined = true;
-		else if (list_empty(&s->pieces) && t->nasked < AT_ONCE)
-			t->asked[t->nasked++] = s;
+		else if (list_empty(&s->pieces) && t->nasked < AT_ONCE && !is_asked(t, s))
+			t->asked[t->nasked++] = copy(s->cursor);
 	}
 }
 
@@ -284,7 +306,7 @@ look(Topic *t)
 	if (t->asked_joined)
 		add_part(ask, t, t->cursor);
 	for (int i = 0; i < t->nasked; i++)
-		add_part(ask, t, t->asked[i]->cursor);
+		add_part(ask, t, t->asked[i]);
 	t->not_before = now + GAP;
 	t->look_at = now + options.heartbeat * 1000;
 	ask->snapshot = true;
@@ -338,22 +360,32 @@ tell_joined(Topic *t, Answer *a)
 	return json_is_true(json_object_get(a->wait, "more"));
 }
 
+/* the same for all who were at this cursor */
 static void
-tell(Stream *s, Answer *a)
+tell_those_at(Topic *t, const char *asked, Answer *a)
 {
 	const char *cursor = member(a->wait, "cursor");
 	Text	   *text = text_of(a);
+	Link	   *next;
 
-	push(s, text);
-	text_free(text);
-	if (cursor == NULL)
-		finish(s);
-	else
+	for (Link *l = t->streams.next; l != &t->streams; l = next)
 	{
+		Stream	   *s = ITEM(Stream, link, l);
+
+		next = l->next;
+		if (!is_at(s, asked))
+			continue;
+		push(s, text);
+		if (cursor == NULL)
+		{
+			finish(s);
+			continue;
+		}
 		free(s->cursor);
 		s->cursor = copy(cursor);
-		s->is_behind = json_is_true(json_object_get(a->wait, "more"));
+		s->has_read = !json_is_true(json_object_get(a->wait, "more"));
 	}
+	text_free(text);
 }
 
 /* it has read all of the snapshot, as those have who have joined */
@@ -395,18 +427,19 @@ take_answers(Ask *ask, void *owner)
 	first = t->asked_joined;
 	if (first)
 		more = tell_joined(t, &ask->parts[0].answer);	/* t->ask keeps the topic */
+	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
+		ITEM(Stream, link, l)->has_read = false;
 	for (int i = 0; i < t->nasked; i++)
-		if (t->asked[i])
-			tell(t->asked[i], &ask->parts[first + i].answer);
+		tell_those_at(t, t->asked[i], &ask->parts[first + i].answer);
 	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
 		joined |= ITEM(Stream, link, l)->cursor == NULL;
-	for (int i = 0; i < t->nasked; i++)
-		if (t->asked[i] && t->asked[i]->cursor && !more && !t->asked[i]->is_behind)
-			join(t, t->asked[i], &joined);
+	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
+		if (ITEM(Stream, link, l)->cursor && ITEM(Stream, link, l)->has_read && !more)
+			join(t, ITEM(Stream, link, l), &joined);
 	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
 		t->dirty |= ITEM(Stream, link, l)->cursor != NULL && list_empty(&ITEM(Stream, link, l)->pieces);
 	t->dirty |= more;
-	t->nasked = 0;
+	forget_asked(t);
 	t->ask = NULL;
 	topic_free_if_unused(t);
 	ask_free(ask);
