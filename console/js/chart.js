@@ -26,7 +26,8 @@ export async function sample() {
   return now;
 }
 
-function spark(values) {
+function spark(all) {
+  const values = all.length > 1 ? all : [all[0] ?? 0, all[0] ?? 0];
   const most = Math.max(...values, 1e-9) * 1.1;
   const x = (i) => (W * i) / Math.max(values.length - 1, 1);
   const y = (v) => H - 2 - ((H - 6) * v) / most;
@@ -36,7 +37,7 @@ function spark(values) {
 }
 
 const chart = (title, values, write, note) => h('figure', { class: 'card', 'data-key': title },
-  h('figcaption', {}, title), h('p', { class: 'big' }, write(values[values.length - 1] ?? 0)), spark(values.length ? values : [0, 0]),
+  h('figcaption', {}, title), h('p', { class: 'big' }, write(values[values.length - 1] ?? 0)), spark(values),
   h('p', { class: 'muted' }, note ?? `highest ${write(Math.max(0, ...values))}`));
 
 const at = (sorted, part) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];

@@ -97,6 +97,7 @@ function go(event) {
   main.setAttribute('aria-busy', 'true');
   document.title = `${room().title(path().slice(1))} - voiding`;
   navigation();
+  document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
   refresh();
 }
 
