@@ -89,6 +89,7 @@ SELECT set_eq($$ SELECT became FROM tried WHERE who = 'regress_boss' AND action 
 
 -- ---- who sees it ----
 
+SELECT pg_temp.try('regress_anna', :'task', 'ready', 'wibble');  -- ready again, whichever was tried last
 SET LOCAL ROLE regress_anna;
 SELECT is((voiding.claim_task(:'task')).owner, 'regress_anna', 'anna has it');
 SELECT throws_ok(format('SELECT voiding.why_not(%L, %L)', :'task', 'regress_bert'), '42501', NULL, 'a worker asks about herself only');

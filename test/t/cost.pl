@@ -44,7 +44,7 @@ rest             updates                 4         4   2 report_line, document, 
 rest             deletes                 6         6   3 outbox, 2 timer, active_process
 rest             wal_records          33.1      33.8
 rest             wal_bytes            4260      4470
-rest             buffers             106.4       109
+rest             buffers             112.4       115
 rest             entries_read           21        22
 rest             rows_scanned            0       0.1
 rest             plans               0.225      0.23   a round of dispatch() is four or more, for 20 processes
@@ -56,7 +56,7 @@ alone            updates                 5         5
 alone            deletes                 6         6
 alone            wal_records          53.4      54.2
 alone            wal_bytes            6600      6930
-alone            buffers             241.4       247   most of them to look into 64 buckets
+alone            buffers             248.4       254   most of them to look into 64 buckets
 alone            entries_read           22        23
 alone            rows_scanned            2       2.1   in active_process, by sweep_parked()
 alone            plans                  13        13   4 in each round of dispatch()
@@ -69,7 +69,7 @@ worker           updates                 4         4
 worker           deletes                 4         4   outbox, 2 timer, active_process
 worker           wal_records          26.6      27.3
 worker           wal_bytes            3240      3400
-worker           buffers              86.3      88.5
+worker           buffers              92.4      94.6
 worker           entries_read         12.2        13
 worker           rows_scanned            0       0.1
 worker           plans                   0       0.1
@@ -89,7 +89,7 @@ captured         inserts                 1         1
 captured         updates                 1         1
 captured         wal_records          5.02       5.2
 captured         wal_bytes             424       445
-captured         buffers              12.2      12.8
+captured         buffers              14.3      14.9   2 of the index by which read_events() finds its window
 captured         plans                   0         0
 captured         plans_kept              0         0
 captured         catalog_scans           0      0.05
@@ -101,7 +101,7 @@ bulk             inserts                 2         2
 bulk             updates                 0         0
 bulk             wal_records          4.04       4.2
 bulk             wal_bytes             465       488
-bulk             buffers              8.13       8.5
+bulk             buffers             10.13      10.5
 bulk             plans                   0      0.01
 bulk             plans_kept              0         0
 bulk             catalog_scans           0      0.01
@@ -109,7 +109,7 @@ bulk/plain       wal_records             1      1.02   beside a statement trigge
 bulk/plain       wal_bytes               1      1.02
 bulk/plain       buffers              1.14      1.17
 
-instructions     request            574000    660000
+instructions     request            440000    506000
 instructions     rest               771000    887000
 instructions     alone             5090000   5850000
 instructions     captured           169000    194000
