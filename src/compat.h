@@ -51,6 +51,12 @@ typedef bool VdUpdateIndexes;
 #endif
 
 #if PG_VERSION_NUM >= 170000
+#define vd_index_insert_cleanup(index, info)	index_insert_cleanup(index, info)
+#else
+#define vd_index_insert_cleanup(index, info)	((void) 0)
+#endif
+
+#if PG_VERSION_NUM >= 170000
 #define vd_my_procno()	((uint32) MyProcNumber)
 #else
 #define vd_my_procno()	((uint32) MyProc->pgprocno)

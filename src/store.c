@@ -73,7 +73,8 @@ typedef struct Writer
 	EState	   *estate;
 	ResultRelInfo *rri;
 	TupleTableSlot *slot;
-	Oid		   *indexes;
+	int			nindexes;
+	Oid		   *indexes;		/* access methods keep things of theirs in rri, too */
 	List	   *keys;			/* of them the unique ones but the primary key */
 } Writer;
 
@@ -91,8 +92,14 @@ static void
 relation_changed(Datum arg, Oid relid)
 {
 	for (int i = 0; i < nwriters; i++)
-		if (relid == InvalidOid || writers[i].relid == relid)
+	{
+		bool		changed = relid == InvalidOid || writers[i].relid == relid;
+
+		for (int j = 0; j < writers[i].nindexes && !changed; j++)
+			changed = writers[i].indexes[j] == relid;
+		if (changed)
 			writers[i].valid = false;
+	}
 	for (int i = 0; i < VD_NTABLES; i++)
 		if (relid == InvalidOid || tables[i].relid == relid ||
 			tables[i].index_id[0] == relid || tables[i].index_id[1] == relid)
@@ -193,6 +200,7 @@ make_writer(Writer *w, Relation rel, MemoryContext memory)
 		if (index->rd_index->indisunique && !index->rd_index->indisprimary)
 			w->keys = lappend_oid(w->keys, w->indexes[i]);
 	}
+	w->nindexes = w->rri->ri_NumIndices;
 	w->slot = MakeSingleTupleTableSlot(CreateTupleDescCopyConstr(RelationGetDescr(rel)),
 									   &TTSOpsVirtual);
 	w->valid = true;
@@ -238,7 +246,7 @@ open_writer(Relation rel)
 		if (nwriters == MAX_WRITERS)
 			nwriters--;
 		else
-			writers[nwriters].estate = NULL;
+			memset(&writers[nwriters], 0, sizeof(Writer));
 		w = &writers[nwriters++];
 	}
 	if (w->estate != NULL)
@@ -252,7 +260,10 @@ static void
 close_writer(Writer *w, Relation rel)
 {
 	for (int i = 0; i < w->rri->ri_NumIndices; i++)
+	{
+		vd_index_insert_cleanup(w->rri->ri_IndexRelationDescs[i], w->rri->ri_IndexRelationInfo[i]);
 		index_close(w->rri->ri_IndexRelationDescs[i], NoLock);
+	}
 	ResetPerTupleExprContext(w->estate);
 	if (needs_own_writer(rel))
 	{
