@@ -32,8 +32,11 @@ BEGIN
     END IF;
     FOR event IN
       SELECT e.* FROM voiding.event e
-       WHERE e.position >= start AND e.xid >= coalesce(pg_snapshot_xmin(w.since), '0'::xid8) AND e.xid < pg_snapshot_xmax(w.until)
-         AND pg_visible_in_snapshot(e.xid, w.until) AND NOT coalesce(pg_visible_in_snapshot(e.xid, w.since), false)
+       WHERE e.position >= start
+         AND (e.xid >= coalesce(pg_snapshot_xmin(w.since), '0'::xid8) AND e.xid < pg_snapshot_xmax(w.until)
+              AND pg_visible_in_snapshot(e.xid, w.until) AND NOT coalesce(pg_visible_in_snapshot(e.xid, w.since), false)
+              -- of a server that this is restored from: they were there before all else
+              OR w.since IS NULL AND e.xid >= pg_snapshot_xmax(pg_current_snapshot()) AND e.xid IS DISTINCT FROM pg_current_xact_id_if_assigned())
          AND (types IS NULL OR e.type = ANY (types))
        ORDER BY e.position LIMIT batch_size LOOP
       n := n + 1;
