@@ -226,23 +226,19 @@ DECLARE
   wanted_type   text := q.query ->> 'type';
   before        uuid := q.query ->> 'before';
   n             integer := least(greatest(coalesce((q.query ->> 'limit')::integer, 50), 1), 500);
-  c             voiding.command;
-  commands      jsonb := '[]';
+  page          jsonb[];
   next          text;
 BEGIN
-  FOR c IN SELECT x.* FROM voiding.command x
-            WHERE NOT x.gone AND (wanted_status IS NULL OR x.status = wanted_status) AND (wanted_type IS NULL OR x.type = wanted_type)
-              AND (before IS NULL OR x.command_id < before)
-            ORDER BY x.command_id DESC LIMIT n + 1 LOOP
-    IF jsonb_array_length(commands) = n THEN
-      next := format('/commands?before=%s&limit=%s', before, n) || coalesce('&status=' || wanted_status, '') || coalesce('&type=' || wanted_type, '');
-      EXIT;
-    END IF;
-    commands := commands || voiding.command_object(c);
-    before := c.command_id;
-  END LOOP;
+  SELECT array_agg(voiding.command_object(p.command) ORDER BY (p.command).command_id DESC) INTO page
+    FROM (SELECT x AS command FROM voiding.command x
+           WHERE NOT x.gone AND (wanted_status IS NULL OR x.status = wanted_status) AND (wanted_type IS NULL OR x.type = wanted_type)
+             AND (before IS NULL OR x.command_id < before)
+           ORDER BY x.command_id DESC LIMIT n + 1) p;
+  IF cardinality(page) > n THEN
+    next := format('/commands?before=%s&limit=%s', page[n] ->> 'command_id', n) || coalesce('&status=' || wanted_status, '') || coalesce('&type=' || wanted_type, '');
+  END IF;
   RETURN (200, CASE WHEN next IS NOT NULL THEN jsonb_build_object('Link', format('<%s>; rel="next"', next)) END,
-          jsonb_build_object('commands', commands, 'next', next)::text, NULL)::voiding.http_answer;
+          jsonb_build_object('commands', coalesce(to_jsonb(page[:n]), '[]'), 'next', next)::text, NULL)::voiding.http_answer;
 END $$;
 COMMENT ON FUNCTION voiding.http_commands(voiding.http_request) IS 'internal: a route';
 
