@@ -38,6 +38,11 @@ typedef struct Link
 } Link;
 
 #define LIST(name) Link name = {&name, &name}
+
+/* the body may remove and free the item that it is given, but no other */
+#define LIST_EACH(l, head) \
+	for (Link *l = (head)->next, *l##_next; l != (head) && (l##_next = l->next) != NULL; l = l##_next)
+
 #define ITEM(type, member, link) ((type *) ((char *) (link) - offsetof(type, member)))
 
 static inline void

@@ -517,7 +517,7 @@ server_tick(int64_t now)
 	if (now < next)
 		return;
 	next = now + 1000;
-	for (Link *l = clients.next; l != &clients; l = l->next)
+	LIST_EACH(l, &clients)
 	{
 		Client	   *c = ITEM(Client, link, l);
 
@@ -536,7 +536,7 @@ server_drain(void)
 		close(fd);
 	wait_tick(INT64_MAX);
 	stream_close_all();
-	for (Link *l = clients.next; l != &clients; l = l->next)
+	LIST_EACH(l, &clients)
 		if (!ITEM(Client, link, l)->busy)
 			shutdown(socket_of(ITEM(Client, link, l)->connection), SHUT_RD);
 }
@@ -553,7 +553,7 @@ server_stop(void)
 {
 	for (int i = 0; i < 10; i++)
 		MHD_run(http);
-	for (Link *l = requests.next; l != &requests; l = l->next)
+	LIST_EACH(l, &requests)
 		cut(ITEM(Request, link, l));
 	MHD_run(http);
 	MHD_stop_daemon(http);

@@ -178,7 +178,7 @@ topic_for(const char *role, const json_t *wait)
 {
 	Topic	   *t;
 
-	for (Link *l = topics.next; l != &topics; l = l->next)
+	LIST_EACH(l, &topics)
 	{
 		t = ITEM(Topic, link, l);
 		if (same(t->role, role) && same(t->then, member(wait, "then")))
@@ -277,7 +277,7 @@ static void
 choose(Topic *t)
 {
 	forget_asked(t);
-	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
+	LIST_EACH(l, &t->streams)
 	{
 		Stream	   *s = ITEM(Stream, link, l);
 
@@ -332,13 +332,11 @@ tell_joined(Topic *t, Answer *a)
 {
 	const char *cursor = member(a->wait, "cursor");
 	Text	   *text = text_of(a);
-	Link	   *next;
 
-	for (Link *l = t->streams.next; l != &t->streams; l = next)
+	LIST_EACH(l, &t->streams)
 	{
 		Stream	   *s = ITEM(Stream, link, l);
 
-		next = l->next;
 		if (s->cursor)
 			continue;
 		if (s->unread > (size_t) options.stream_buffer)
@@ -366,13 +364,11 @@ tell_those_at(Topic *t, const char *asked, Answer *a)
 {
 	const char *cursor = member(a->wait, "cursor");
 	Text	   *text = text_of(a);
-	Link	   *next;
 
-	for (Link *l = t->streams.next; l != &t->streams; l = next)
+	LIST_EACH(l, &t->streams)
 	{
 		Stream	   *s = ITEM(Stream, link, l);
 
-		next = l->next;
 		if (!is_at(s, asked))
 			continue;
 		push(s, text);
@@ -427,16 +423,16 @@ take_answers(Ask *ask, void *owner)
 	first = t->asked_joined;
 	if (first)
 		more = tell_joined(t, &ask->parts[0].answer);	/* t->ask keeps the topic */
-	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
+	LIST_EACH(l, &t->streams)
 		ITEM(Stream, link, l)->has_read = false;
 	for (int i = 0; i < t->nasked; i++)
 		tell_those_at(t, t->asked[i], &ask->parts[first + i].answer);
-	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
+	LIST_EACH(l, &t->streams)
 		joined |= ITEM(Stream, link, l)->cursor == NULL;
-	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
+	LIST_EACH(l, &t->streams)
 		if (ITEM(Stream, link, l)->cursor && ITEM(Stream, link, l)->has_read && !more)
 			join(t, ITEM(Stream, link, l), &joined);
-	for (Link *l = t->streams.next; l != &t->streams; l = l->next)
+	LIST_EACH(l, &t->streams)
 		t->dirty |= ITEM(Stream, link, l)->cursor != NULL && list_empty(&ITEM(Stream, link, l)->pieces);
 	t->dirty |= more;
 	forget_asked(t);
@@ -508,13 +504,10 @@ stream_end(Request *r)
 void
 stream_hint(const char *channel, const char *id)
 {
-	Link	   *next;
-
-	for (Link *l = topics.next; l != &topics; l = next)
+	LIST_EACH(l, &topics)
 	{
 		Topic	   *t = ITEM(Topic, link, l);
 
-		next = l->next;
 		if (strcmp(t->channel, channel) == 0 && (id == NULL || t->id == NULL || strcmp(id, t->id) == 0))
 			look(t);
 	}
@@ -545,14 +538,9 @@ beat(Stream *s)
 static void
 for_each(Topic *t, void (*act)(Stream *s))
 {
-	Link	   *next;
-
 	t->kept = true;
-	for (Link *l = t->streams.next; l != &t->streams; l = next)
-	{
-		next = l->next;
+	LIST_EACH(l, &t->streams)
 		act(ITEM(Stream, link, l));
-	}
 	t->kept = false;
 	topic_free_if_unused(t);
 }
@@ -560,13 +548,10 @@ for_each(Topic *t, void (*act)(Stream *s))
 void
 stream_tick(int64_t now)
 {
-	Link	   *next;
-
-	for (Link *l = topics.next; l != &topics; l = next)
+	LIST_EACH(l, &topics)
 	{
 		Topic	   *t = ITEM(Topic, link, l);
 
-		next = l->next;
 		if (t->dirty || now >= t->look_at)
 			look(t);
 		for_each(t, beat);

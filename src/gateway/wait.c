@@ -143,13 +143,10 @@ wait_begin(Request *r)
 void
 wait_hint(const char *id)
 {
-	Link	   *next;
-
-	for (Link *l = waits.next; l != &waits; l = next)
+	LIST_EACH(l, &waits)
 	{
 		Wait	   *w = ITEM(Wait, link, l);
 
-		next = l->next;
 		if (id == NULL || strcmp(id, w->id) == 0)
 			look(w);
 	}
@@ -158,14 +155,11 @@ wait_hint(const char *id)
 void
 wait_tick(int64_t now)
 {
-	Link	   *next;
-
-	for (Link *l = waits.next; l != &waits; l = next)
+	LIST_EACH(l, &waits)
 	{
 		Wait	   *w = ITEM(Wait, link, l);
 		Request    *r = w->request;
 
-		next = l->next;
 		if (now >= w->until)
 		{
 			wait_end(r);
