@@ -205,8 +205,9 @@ BEGIN
         USING ERRCODE = 'VD04A', HINT = 'Issue it first.';
     END IF;
     IF d.status = 'voided' OR EXISTS (SELECT FROM voiding.process_for('document_voiding', d.document_id) p
-                                       WHERE p.process_id = d.process_id AND NOT p.failed) THEN
-      RETURN d.process_id;
+                                       WHERE p.process_id = d.process_id AND NOT p.failed)
+       OR d.status = 'voiding_requested' AND NOT EXISTS (SELECT FROM voiding.process_type t WHERE t.name = 'document_voiding') THEN
+      RETURN d.process_id;                      -- (the last: processes are in another database)
     ELSIF d.status = 'voiding_requested' THEN
       -- the old voiding has ended or failed, its abort is still on its way: do it first
       PERFORM abort_document_voiding(d.document_id, d.process_id, 'a new voiding was requested');
@@ -269,6 +270,12 @@ END $$;
 COMMENT ON FUNCTION :"billing".abort_document_voiding(text, uuid, text) IS
   'handler: the document is not voided after all; nothing to do if it has been';
 
+-- Only processes in another database refuse: one here is asked before.
+CREATE FUNCTION :"billing".refuse_document_voiding(document_id text, requested_process uuid, reason text) RETURNS void
+  LANGUAGE sql VOLATILE SET search_path = :"billing", pg_temp
+AS $$ SELECT abort_document_voiding(document_id, requested_process, reason) $$;
+COMMENT ON FUNCTION :"billing".refuse_document_voiding(text, uuid, text) IS 'handler: the document is not voided: no process was started';
+
 -- The document, locked, for a process that is voiding it. Nothing (a null row)
 -- when that voiding was aborted before; an error for a process that never was.
 CREATE FUNCTION :"billing".lock_for(document_id text, process_id uuid) RETURNS :"billing".document
@@ -328,7 +335,7 @@ AS $$
   UNION ALL
   SELECT 'a document that is being voided has a process that does it', d.document_id, d.process_id::text
     FROM document d
-   WHERE d.status = 'voiding_requested'
+   WHERE d.status = 'voiding_requested' AND EXISTS (SELECT FROM voiding.process_type t WHERE t.name = 'document_voiding')
      AND NOT EXISTS (SELECT FROM voiding.ongoing_process o WHERE o.process_id = d.process_id AND o.key = d.document_id)
      AND NOT EXISTS (SELECT FROM voiding.outbox o WHERE o.correlation_id = d.process_id AND o.type = 'AbortDocumentVoiding')
   UNION ALL
@@ -346,6 +353,5 @@ SELECT voiding.create_command('AcknowledgeProcessFailure', format('%I.acknowledg
   resource => '/processes/{process_id}');
 SELECT voiding.create_command('CompleteDocumentVoiding', format('%I.complete_document_voidings', :'billing')::regproc, takes_set => true);
 SELECT voiding.create_command('AbortDocumentVoiding', format('%I.abort_document_voiding', :'billing')::regproc);
-SELECT voiding.create_task_type('acknowledge_voiding_failure', '{
-  "title": "$.process.failure", "deadlines": {"P3D": {"priority": 100, "emit": "VoidingFailureUnacknowledged"}}}', :'billing');
+SELECT voiding.create_command('RefuseDocumentVoiding', format('%I.refuse_document_voiding', :'billing')::regproc);
 SELECT voiding.create_query('document', format('%I.get_document', :'billing')::regproc);

@@ -5,9 +5,10 @@ CREATE FUNCTION voiding.dispatch(service text DEFAULT NULL, batch_size integer D
 COMMENT ON FUNCTION voiding.dispatch(text, integer) IS
   'one round by hand: deadlines, parked events, then up to batch_size messages and what follows from them; returns how many';
 
-CREATE FUNCTION voiding.command_failed(process_id uuid, message_id uuid, command text, sent_in text, sent_at timestamptz, error text) RETURNS void
+CREATE FUNCTION voiding.command_failed(process_id uuid, message_id uuid, command text, sent_in text, sent_at timestamptz, error text,
+    source text, key text) RETURNS void
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_command_failed';
-COMMENT ON FUNCTION voiding.command_failed(uuid, uuid, text, text, timestamptz, text) IS 'internal: a command was given up by hand';
+COMMENT ON FUNCTION voiding.command_failed(uuid, uuid, text, text, timestamptz, text, text, text) IS 'internal: a command was given up by hand';
 
 CREATE FUNCTION voiding.wait_until_idle(timeout interval) RETURNS boolean
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_wait_until_idle';

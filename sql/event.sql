@@ -137,6 +137,10 @@ CREATE FUNCTION voiding.engine_emit(type text, subject text, data jsonb, process
   LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'voiding_engine_emit';
 COMMENT ON FUNCTION voiding.engine_emit(text, text, jsonb, uuid) IS 'internal: an event of the engine about a process';
 
+CREATE FUNCTION voiding.is_engine_event(type text) RETURNS boolean
+  LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'voiding_is_engine_event';
+COMMENT ON FUNCTION voiding.is_engine_event(text) IS 'internal: a type that no service may use';
+
 CREATE FUNCTION voiding.cloudevent(e voiding.event) RETURNS jsonb
   LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

@@ -76,7 +76,7 @@ AS $$
    WHERE a.process_id IS NULL OR (t.name NOT LIKE '@%' AND a.state <> t.state)
   UNION ALL
   SELECT 'a message is for a service that exists', o.id::text, o.destination
-    FROM voiding.outbox o LEFT JOIN voiding.service s ON s.name = o.destination WHERE s.name IS NULL
+    FROM voiding.outbox o LEFT JOIN voiding.service s ON s.name = o.destination WHERE s.name IS NULL AND o.destination <> 'arrival'
   UNION ALL
   SELECT 'a message is in the bucket of its key', o.id::text, o.bucket::text
     FROM voiding.outbox o WHERE o.bucket <> (hashtext(o.aggregateid)::bigint & 4294967295) % 64

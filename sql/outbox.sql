@@ -114,7 +114,8 @@ BEGIN
            RETURNING x.*, NULL::timestamptz, NULL::text LOOP
     n := n + 1;
     PERFORM voiding.note_repair('MessageDiscarded', voiding.as_message(d), reason);
-    PERFORM voiding.command_failed(d.correlation_id, d.id, d.type, d.sent_in, d.created_at, 'discarded: ' || reason);
+    PERFORM voiding.command_failed(d.correlation_id, d.id, d.type, d.sent_in, d.created_at, 'discarded: ' || reason,
+                                   d.source, d.aggregateid);
   END LOOP;
   IF n = 0 THEN
     PERFORM voiding.no_message(id);

@@ -96,8 +96,10 @@ BEGIN
   PERFORM voiding.archive_events(500000);
   PERFORM voiding.archive_events(500000);
   PERFORM voiding.purge_tasks(100000);
+  PERFORM voiding.watch_connections();
+  PERFORM voiding.purge_transfers();
 END $$;
-COMMENT ON FUNCTION voiding.maintain() IS 'make partitions ahead of time, forget old commands, archive at most a million events, purge tasks; call it daily';
+COMMENT ON FUNCTION voiding.maintain() IS 'make partitions ahead of time, forget old commands, archive at most a million events, purge tasks and transfers; call it daily';
 
 CREATE VIEW voiding.process AS
   SELECT process_id, type, version, key, state, data, started_at, updated_at, NULL::timestamptz AS finished_at,

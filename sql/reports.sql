@@ -382,7 +382,7 @@ AS $$
   UNION ALL
   SELECT 'what is set aside will be heard of again', l.document_id, l.process_id::text
     FROM report_line l
-   WHERE l.status = 'reserved'
+   WHERE l.status = 'reserved' AND EXISTS (SELECT FROM voiding.process_type t WHERE t.name = 'document_voiding')
      AND NOT EXISTS (SELECT FROM voiding.ongoing_process o WHERE o.process_id = l.process_id)
      AND NOT EXISTS (SELECT FROM voiding.outbox o WHERE o.correlation_id = l.process_id)
      AND NOT EXISTS (SELECT FROM voiding.dead_letter d WHERE d.correlation_id = l.process_id)

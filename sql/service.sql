@@ -3,10 +3,13 @@
 CREATE TABLE voiding.service (
   name       text PRIMARY KEY,
   owner      text NOT NULL,          -- names, not oids: an oid can be used again
-  schema     text NOT NULL UNIQUE,
-  created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+  schema     text UNIQUE,
+  known_as   text,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  CHECK ((schema IS NULL) = (known_as IS NOT NULL))
 );
 COMMENT ON TABLE voiding.service IS 'a bounded context: a schema with its tables and functions, and an owner';
+COMMENT ON COLUMN voiding.service.known_as IS 'of one in another database, see connection: what this database is called there';
 SELECT pg_catalog.pg_extension_config_dump('voiding.service', '');
 
 CREATE TABLE voiding.handler (
@@ -81,7 +84,7 @@ DECLARE
   namesake     name := (SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace n WHERE n.nspname = do_create_service.name AND n.nspname <> schema_name);
 BEGIN
   PERFORM voiding.check_name('service', name, '^[a-z_][a-z0-9_]{0,49}$');
-  IF name IN ('voiding', 'process', 'command', 'task', 'event') THEN
+  IF name IN ('voiding', 'process', 'command', 'task', 'event', 'arrival') THEN
     RAISE EXCEPTION 'service name "%" is reserved', name
       USING ERRCODE = 'reserved_name', HINT = format('The channel voiding_%s is the engine''s own.', name);
   END IF;
@@ -122,6 +125,7 @@ BEGIN
   PERFORM voiding.check_member((SELECT s.owner FROM voiding.get_service(do_drop_service.name) s),
                                format('drop service "%s"', name));
   SELECT INTO used CASE
+    WHEN EXISTS (SELECT FROM voiding.service s WHERE s.name = do_drop_service.name AND s.known_as IS NOT NULL) THEN 'it is elsewhere; disconnect_service() it'
     WHEN EXISTS (SELECT FROM voiding.task_type t WHERE t.service = do_drop_service.name) THEN 'it has types of tasks'
     WHEN EXISTS (SELECT FROM voiding.handler h WHERE h.service = do_drop_service.name) THEN 'it handles messages or answers queries'
     WHEN EXISTS (SELECT FROM voiding.outbox o WHERE o.destination = do_drop_service.name) THEN 'messages wait for it' END;
@@ -173,6 +177,10 @@ BEGIN
   END IF;
   s := voiding.get_service(service);
   PERFORM voiding.check_member(s.owner, format('register a handler of service "%s"', service));
+  IF s.known_as IS NOT NULL AND handler IS NOT NULL THEN
+    RAISE EXCEPTION 'service "%" lives in another database', service
+      USING ERRCODE = 'invalid_parameter_value', HINT = 'Register its handlers there; here it has none.';
+  END IF;
   IF handler IS NOT NULL THEN
     PERFORM voiding.check_member(pg_get_userbyid(f.proowner), format('register function %s', handler));
     is_wrong := CASE

@@ -450,7 +450,8 @@ typedef struct Service
 {
 	char	   *name;
 	char	   *owner;
-	char	   *schema;
+	char	   *schema;			/* NULL: it lives elsewhere */
+	char	   *known_as;		/* then: what this database is called there */
 } Service;
 
 static List *
@@ -460,7 +461,7 @@ read_services(void)
 	List	   *all = NIL;
 	MemoryContext old;
 
-	read_begin(&saved, "SELECT name, owner, schema FROM voiding.service ORDER BY name", 0, NULL, NULL);
+	read_begin(&saved, "SELECT name, owner, schema, known_as FROM voiding.service ORDER BY name", 0, NULL, NULL);
 	old = MemoryContextSwitchTo(cache);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -469,6 +470,7 @@ read_services(void)
 		s->name = column_text(i, 1);
 		s->owner = column_text(i, 2);
 		s->schema = column_text(i, 3);
+		s->known_as = column_text(i, 4);
 		all = lappend(all, s);
 	}
 	MemoryContextSwitchTo(old);
@@ -508,7 +510,7 @@ vd_service(const char *name, char **owner, char **schema)
 		if (owner)
 			*owner = pstrdup(s->owner);
 		if (schema)
-			*schema = pstrdup(s->schema);
+			*schema = s->schema ? pstrdup(s->schema) : NULL;
 		return true;
 	}
 	return false;
@@ -524,10 +526,38 @@ vd_service_of_schema(const char *schema)
 	{
 		Service    *s = lfirst(lc);
 
-		if (strcmp(s->schema, schema) == 0)
+		if (s->schema && strcmp(s->schema, schema) == 0)
 			return pstrdup(s->name);
 	}
 	return NULL;
+}
+
+/* of a service in another database: what this one is called there; else NULL */
+char *
+vd_known_as(const char *service)
+{
+	ListCell   *lc;
+
+	foreach(lc, known_services())
+	{
+		Service    *s = lfirst(lc);
+
+		if (strcmp(s->name, service) == 0)
+			return s->known_as ? pstrdup(s->known_as) : NULL;
+	}
+	return NULL;
+}
+
+/* is a service in another database? */
+bool
+vd_is_connected(void)
+{
+	ListCell   *lc;
+
+	foreach(lc, known_services())
+		if (((Service *) lfirst(lc))->known_as)
+			return true;
+	return false;
 }
 
 /* the names of all services, in the current context */

@@ -223,6 +223,12 @@ run_handler(VdMessage **set, int n, bool in_savepoint)
 {
 	VdAnswer	answer = {0};
 
+	if (strcmp(set[0]->destination, VD_ARRIVAL) == 0)
+	{
+		vd_take_arrival(set[0]);
+		CommandCounterIncrement();
+		return;
+	}
 	vd_handler_run(set, n, in_savepoint, n == 1 && vd_command_is(set[0]) ? &answer : NULL);
 	CommandCounterIncrement();
 	for (int i = 0; i < n; i++)

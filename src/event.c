@@ -21,6 +21,7 @@
 
 PG_FUNCTION_INFO_V1(voiding_emit);
 PG_FUNCTION_INFO_V1(voiding_engine_emit);
+PG_FUNCTION_INFO_V1(voiding_is_engine_event);
 
 /* the last conversation begun by begin_conversation(): surely nobody's yet */
 pg_uuid_t vd_last_begun;
@@ -53,6 +54,13 @@ vd_event_is_engines(const char *type)
 		if (strcmp(type, reserved[i]) == 0)
 			return true;
 	return false;
+}
+
+/* voiding.is_engine_event(type text) RETURNS boolean, internal: the same */
+Datum
+voiding_is_engine_event(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(vd_event_is_engines(text_to_cstring(PG_GETARG_TEXT_PP(0))));
 }
 
 /* a type that a service may use */
@@ -151,11 +159,12 @@ vd_event_step(VdEvent *ev, const VdProcess *p, const char *event_type,
 	pushJsonbValue(ps, WJB_END_OBJECT, NULL);
 }
 
-/* who acts: the owner of the handler that runs, else the role that was set */
+/* who acts: over there, the owner of the handler that runs, else the role that was set */
 static Datum
-actor(void)
+actor(const VdEvent *ev)
 {
-	Oid			role = OidIsValid(vd_current_owner) ? vd_current_owner : GetOuterUserId();
+	Oid			role = OidIsValid(ev->actor) ? ev->actor
+		: OidIsValid(vd_current_owner) ? vd_current_owner : GetOuterUserId();
 
 	return CStringGetTextDatum(GetUserNameFromId(role, false));
 }
@@ -170,6 +179,8 @@ tell_subscribers(const VdEvent *ev, const VdRoute *route)
 	{
 		VdMessage	m = {.id = ev->event_id,.type = (char *) ev->type,.payload = ev->data};
 
+		if (ev->arrived && vd_known_as(lfirst(lc)))
+			continue;			/* it is told where the event was said */
 		m.aggregatetype = m.source = (char *) ev->source;
 		m.aggregateid = (char *) ev->subject;
 		m.destination = lfirst(lc);
@@ -200,7 +211,7 @@ write_row(VdEvent *ev, VdSteps *steps)
 	v[Ev_data] = JsonbPGetDatum(ev->data);
 	v[Ev_recorded_at] = TimestampTzGetDatum(ev->recorded_at);
 	v[Ev_xid] = FullTransactionIdGetDatum(GetTopFullTransactionId());
-	v[Ev_actor] = actor();
+	v[Ev_actor] = actor(ev);
 	n[Ev_process_id] = n[Ev_steps] = steps == NULL;
 	if (steps)
 	{
@@ -283,6 +294,10 @@ vd_event_check_source(const char *source, Oid speaker)
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("service \"%s\" does not exist", source),
 				 errhint("SELECT voiding.create_service(...) makes one.")));
+	if (vd_known_as(source))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("service \"%s\" lives in another database, and speaks there", source)));
 	role = get_role_oid(owner, true);
 	if (!OidIsValid(role) || !has_privs_of_role(speaker, role))
 		ereport(ERROR,

@@ -111,7 +111,7 @@ read_handler(const char *service, const char *type)
 	h->service = MemoryContextStrdup(cache, service);
 	h->type = MemoryContextStrdup(cache, type);
 	vd_read_begin(&saved,
-				  "SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set, h.kind = 'query'"
+				  "SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set, h.kind = 'query', h.kind = 'event'"
 				  "  FROM voiding.handler h JOIN voiding.service s ON s.name = h.service"
 				  " WHERE h.service = $1 AND h.type = $2",
 				  2, types, args);
@@ -122,6 +122,7 @@ read_handler(const char *service, const char *type)
 		h->path = vd_read_text(cache, 0, 2);
 		h->takes_set = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3) == 't';
 		h->is_query = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4) == 't';
+		h->is_event = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5) == 't';
 	}
 	vd_read_end(&saved);
 	return h;
@@ -248,14 +249,14 @@ bind(VdHandler *h)
 }
 
 /*
- * May the current role call this function? What PUBLIC may does not count: a
+ * May this role call this function? What PUBLIC may does not count: a
  * handler runs with its owner's rights, and a new function is everybody's.
  */
 static bool
-is_granted(Oid function, Oid owner)
+is_granted(Oid role, Oid function, Oid owner)
 {
 	HeapTuple	tup = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
-	bool		granted = has_privs_of_role(GetUserId(), owner);
+	bool		granted = has_privs_of_role(role, owner);
 	bool		isnull;
 	Datum		acl = SysCacheGetAttr(PROCOID, tup, Anum_pg_proc_proacl, &isnull);
 	Datum	   *items;
@@ -272,7 +273,7 @@ is_granted(Oid function, Oid owner)
 		AclItem    *item = DatumGetAclItemP(items[i]);
 
 		granted = item->ai_grantee != ACL_ID_PUBLIC && (ACLITEM_GET_PRIVS(*item) & ACL_EXECUTE) &&
-			has_privs_of_role(GetUserId(), item->ai_grantee);
+			has_privs_of_role(role, item->ai_grantee);
 	}
 	ReleaseSysCache(tup);
 	return granted;
@@ -284,7 +285,7 @@ is_granted(Oid function, Oid owner)
  * outside is sent by those who may use the service's schema, and not looked
  * into.
  *
- * Errors: 42501; VD22B.
+ * Errors: 42501; VD22B; 0A000 its service lives elsewhere.
  */
 void
 vd_handler_check(VdMessage *m)
@@ -297,10 +298,15 @@ vd_handler_check(VdMessage *m)
 	if (h->function)
 	{
 		bind(h);
-		allowed = is_granted(h->fn.fn_oid, h->owner);
+		allowed = is_granted(GetUserId(), h->fn.fn_oid, h->owner);
 	}
 	else if (!vd_service(m->destination, NULL, &schema))
 		return;
+	else if (schema == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("command \"%s\" is handled in another database, by service \"%s\"", m->type, m->destination),
+				 errhint("Send it there; here only processes send it.")));
 	else
 		allowed = vd_schema_aclcheck(get_namespace_oid(schema, false), GetUserId(),
 									 ACL_USAGE) == ACLCHECK_OK;
@@ -312,6 +318,23 @@ vd_handler_check(VdMessage *m)
 				 : errhint("It needs USAGE on schema \"%s\".", schema)));
 	if (h->function)
 		vd_check_arguments(h, m, values);
+}
+
+/* A command from another database is sent by who owns the service there. */
+static void
+check_sender(const VdHandler *h, const VdMessage *m)
+{
+	char	   *owner = NULL;
+	Oid			role;
+
+	if (h->is_event || strcmp(m->source, VD_ENGINE) == 0)
+		return;
+	role = vd_service(m->source, &owner, NULL) ? get_role_oid(owner, true) : InvalidOid;
+	if (!OidIsValid(role) || !is_granted(role, h->fn.fn_oid, h->owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("service \"%s\" may not send command \"%s\"", m->source, m->type),
+				 errhint("GRANT EXECUTE ON FUNCTION %s to the owner of that service.", h->function)));
 }
 
 static char *
@@ -450,6 +473,8 @@ vd_handler_run(VdMessage **messages, int n, bool in_savepoint, VdAnswer *answer)
 	VdIdentity	saved;
 
 	bind(h);
+	for (int i = 0; i < n; i++)
+		check_sender(h, messages[i]);
 	vd_become(&saved, h->owner, h->path);
 	vd_handlers_hold();
 	PG_TRY();

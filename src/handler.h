@@ -27,6 +27,7 @@ typedef struct VdHandler
 	bool		registered;
 	bool		takes_set;
 	bool		is_query;
+	bool		is_event;
 	bool		bound;			/* the rest is known */
 	FmgrInfo	fn;
 	Oid			owner;

@@ -105,10 +105,20 @@ vd_outbox_write(const VdMessage *m)
 	vd_wake_buckets(UINT64CONST(1) << m->bucket);
 }
 
-/* Put a message into the outbox; fills in what the caller left open. */
+/*
+ * Put a message into the outbox, or on its way to where its service lives;
+ * fills in what the caller left open.
+ */
 void
 vd_outbox_add(VdMessage *m)
 {
+	char	   *known_as = vd_known_as(m->destination);
+
+	if (known_as)
+	{
+		vd_depart(m, known_as);
+		return;
+	}
 	m->bucket = vd_bucket(m->aggregateid);
 	if (m->seq == 0)
 		m->seq = vd_next_position();

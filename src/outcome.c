@@ -338,8 +338,9 @@ voiding_sender(PG_FUNCTION_ARGS)
 
 /*
  * voiding.command_failed(process_id uuid, message_id uuid, command text,
- * sent_in text, sent_at timestamptz, error text) RETURNS void, internal: tell
- * a process that a command of it was given up by hand.
+ * sent_in text, sent_at timestamptz, error text, source text, key text)
+ * RETURNS void,
+ * internal: tell a process that a command of it was given up by hand.
  */
 Datum
 voiding_command_failed(PG_FUNCTION_ARGS)
@@ -358,6 +359,8 @@ voiding_command_failed(PG_FUNCTION_ARGS)
 	m.sent_in = text_to_cstring(PG_GETARG_TEXT_PP(3));
 	m.created_at = PG_GETARG_TIMESTAMPTZ(4);
 	m.error = text_to_cstring(PG_GETARG_TEXT_PP(5));
+	m.source = text_to_cstring(PG_GETARG_TEXT_PP(6));
+	m.aggregateid = text_to_cstring(PG_GETARG_TEXT_PP(7));
 	vd_process_command_failed(&m);
 	PG_RETURN_VOID();
 }

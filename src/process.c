@@ -479,18 +479,23 @@ vd_process_fire_timer(const pg_uuid_t *process_id, const char *timer)
 
 /*
  * A command gave up. If the process is still in the state that sent it, that
- * state's onError is taken; else it is only written down.
+ * state's onError is taken; else it is only written down. A process in another
+ * database is told there.
  */
 void
 vd_process_command_failed(const VdMessage *m)
 {
+	char	   *known_as;
 	VdProcess	p;
 	JsonbParseState *ps;
 	VdDefinition *def;
 	VdTransition *t = NULL;
 	VdEvent		ev;
 
-	if (m->sent_in == NULL || !vd_process_lock(&m->correlation, &p))
+	known_as = m->sent_in && m->source ? vd_known_as(m->source) : NULL;
+	if (known_as)
+		vd_depart_failure(m, known_as);
+	if (known_as || m->sent_in == NULL || !vd_process_lock(&m->correlation, &p))
 		return;
 	ps = begin_data();
 	vd_json_push_text(&ps, "command", m->type);

@@ -7,11 +7,14 @@
 
 #include "access/xlog.h"
 #include "commands/dbcommands.h"
+#include "commands/extension.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/varlena.h"
 #include "utils/wait_event.h"
 
@@ -134,6 +137,23 @@ start_all(VdDatabase *db, int n)
 	else if (!vd_launch(n))
 		return false;
 	return wait_for_workers(db, n, preloaded);
+}
+
+/* the version of the extension that is installed, or NULL */
+char *
+vd_installed_version(void)
+{
+	char	   *version = NULL;
+
+	if (!OidIsValid(get_extension_oid("voiding", true)))
+		return NULL;
+	if (SPI_connect() == SPI_OK_CONNECT &&
+		SPI_execute("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'voiding'",
+					true, 1) == SPI_OK_SELECT && SPI_processed == 1)
+		version = MemoryContextStrdup(TopTransactionContext,
+									  SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
+	SPI_finish();
+	return version;
 }
 
 /*

@@ -56,11 +56,11 @@ static TableInfo tables[VD_NTABLES] = {
 	[VD_DEAD_LETTER] = {.name = "dead_letter"},
 	[VD_PARKED_EVENT] = {.name = "parked_event", .index = {"parked_event_key"}},
 	[VD_ACTIVE_PROCESS] = {.name = "active_process", .index = {"active_process_key"}},
-	[VD_FINISHED_PROCESS] = {.name = "finished_process",
-	.add_partition = "add_finished_partition"},
+	[VD_FINISHED_PROCESS] = {.name = "finished_process", .add_partition = "add_finished_partition"},
 	[VD_TIMER] = {.name = "timer"},
 	[VD_TRANSITION] = {.name = "transition"},
 	[VD_COMMAND] = {.name = "command", .index = {"command_key", "command_link"}},
+	[VD_TRANSFER] = {.name = "transfer"},
 };
 
 static Oid	position_seq = InvalidOid;
@@ -294,7 +294,7 @@ natts_of(VdTable table)
 	static const int natts[VD_NTABLES] = {
 		[VD_EVENT] = Ev_natts,[VD_OUTBOX] = Ob_natts,[VD_DEAD_LETTER] = Dl_natts,
 		[VD_PARKED_EVENT] = Pk_natts,[VD_ACTIVE_PROCESS] = Pr_natts,
-		[VD_FINISHED_PROCESS] = Fi_natts,[VD_TIMER] = Tm_natts,[VD_COMMAND] = Cm_natts,
+		[VD_FINISHED_PROCESS] = Fi_natts,[VD_TIMER] = Tm_natts,[VD_COMMAND] = Cm_natts,[VD_TRANSFER] = Tr_natts,
 	};
 
 	return natts[table];

@@ -33,6 +33,8 @@ int			vd_handler_timeout = 30000;
 int			vd_look_every = 2000;
 static int	command_retention = 30;
 static int	task_retention = 30;
+static int	transfer_retention = 7;
+static bool example = true;
 static char *redacting = NULL;
 static char *form_factor = NULL;
 
@@ -143,6 +145,15 @@ _PG_init(void)
 							"A task type can say otherwise: ttl.",
 							&task_retention, 30, 0, 36500,
 							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("voiding.transfer_retention",
+							"Days that maintain() keeps messages to other databases that have arrived there.",
+							"Twice as long those from there.",
+							&transfer_retention, 7, 1, 36500,
+							PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable("voiding.example",
+							 "CREATE EXTENSION makes the voiding process, with Billing and Reports.",
+							 NULL, &example, true,
+							 PGC_USERSET, 0, NULL, NULL, NULL);
 	DefineCustomStringVariable("voiding.form_factor",
 							   "The device of this session: of its role's form factors only this one.",
 							   NULL, &form_factor, "",

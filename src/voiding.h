@@ -40,6 +40,7 @@
 #define VD_MAX_NAME			100		/* message types and services, in bytes */
 #define VD_BUCKETS			64		/* hash buckets of ordering keys */
 #define VD_ENGINE			"voiding"	/* source of the engine's own events */
+#define VD_ARRIVAL			"arrival"	/* destination of what comes from other databases */
 
 /* ---- module (voiding.c) ---- */
 extern int	vd_batch_size;
@@ -100,6 +101,7 @@ typedef enum VdTable
 	VD_TIMER,
 	VD_TRANSITION,
 	VD_COMMAND,
+	VD_TRANSFER,
 	VD_NTABLES
 } VdTable;
 
@@ -174,6 +176,13 @@ enum
 	Cm_id, Cm_type, Cm_status, Cm_data, Cm_result, Cm_error, Cm_resource, Cm_process_id,
 	Cm_accepted_at, Cm_finished_at, Cm_caller, Cm_idempotency_key, Cm_not_before,
 	Cm_start_by, Cm_bucket, Cm_seq, Cm_xid, Cm_gone, Cm_natts
+};
+
+enum
+{
+	Tr_id, Tr_aggregatetype, Tr_aggregateid, Tr_type, Tr_payload, Tr_source,
+	Tr_origin, Tr_destination, Tr_correlation, Tr_causation, Tr_sent_in,
+	Tr_created_at, Tr_natts
 };
 
 /* which index of a table; see store.c */
@@ -282,6 +291,8 @@ extern VdState *vd_definition_state(VdDefinition *def, const char *name);
 extern uint64 vd_definitions_generation(void);
 extern bool vd_service(const char *name, char **owner, char **schema);
 extern char *vd_service_of_schema(const char *schema);
+extern char *vd_known_as(const char *service);
+extern bool vd_is_connected(void);
 extern List *vd_service_names(void);
 
 /* ---- event.c ---- */
@@ -307,6 +318,8 @@ typedef struct VdEvent
 	pg_uuid_t	causation;
 	bool		has_causation;
 	Jsonb	   *data;
+	bool		arrived;		/* from another database */
+	Oid			actor;			/* then: who owns its source; else InvalidOid */
 	List	   *steps;			/* of VdSteps: what it did to processes */
 } VdEvent;
 
@@ -402,6 +415,11 @@ extern bool vd_outbox_own(int16 bucket);
 extern void vd_outbox_write(const VdMessage *m);
 extern TimestampTz vd_outbox_due(TupleTableSlot *slot);
 extern void vd_outbox_retry(VdMessage *m, TimestampTz when);
+
+/* ---- connection.c: to and from services elsewhere ---- */
+extern void vd_depart(const VdMessage *m, const char *known_as);
+extern void vd_depart_failure(const VdMessage *m, char *known_as);
+extern void vd_take_arrival(const VdMessage *m);
 
 /* ---- notify.c ---- */
 extern void vd_notify_init(void);

@@ -17,7 +17,6 @@
 #include "access/xact.h"
 #include "catalog/pg_database.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -132,27 +131,10 @@ is_in_the_way(void)
 	return false;
 }
 
-/* the version of the extension that is installed, or NULL */
-static char *
-installed_version(void)
-{
-	char	   *version = NULL;
-
-	if (!OidIsValid(get_extension_oid("voiding", true)))
-		return NULL;
-	if (SPI_connect() == SPI_OK_CONNECT &&
-		SPI_execute("SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'voiding'",
-					true, 1) == SPI_OK_SELECT && SPI_processed == 1)
-		version = MemoryContextStrdup(TopTransactionContext,
-									  SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1));
-	SPI_finish();
-	return version;
-}
-
 /* ---- transactions ---- */
 
-static void
-begin(const char *activity)
+void
+vd_worker_begin(const char *activity)
 {
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
@@ -160,8 +142,8 @@ begin(const char *activity)
 	pgstat_report_activity(STATE_RUNNING, activity);
 }
 
-static void
-end(void)
+void
+vd_worker_end(void)
 {
 	if (ActiveSnapshotSet())
 		PopActiveSnapshot();
@@ -247,9 +229,9 @@ find_next_due(void)
 {
 	TimestampTz next;
 
-	begin("voiding: looking for deadlines");
+	vd_worker_begin("voiding: looking for deadlines");
 	next = read_next_due();
-	end();
+	vd_worker_end();
 	if (!unsure)
 		first_timer = next;
 	return next;
@@ -283,14 +265,14 @@ any_prepared(void)
 
 	if (max_prepared_xacts == 0)
 		return false;
-	begin("voiding: looking for prepared transactions");
+	vd_worker_begin("voiding: looking for prepared transactions");
 	if (SPI_connect() != SPI_OK_CONNECT ||
 		SPI_execute("SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = current_database()",
 					true, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not look for prepared transactions");
 	any = SPI_processed > 0;
 	SPI_finish();
-	end();
+	vd_worker_end();
 	return any;
 }
 
@@ -329,16 +311,16 @@ run_due(void)
 		unsure = any_prepared();	/* before the snapshots of what follows */
 	if (due)
 	{
-		begin("voiding: deadlines");
+		vd_worker_begin("voiding: deadlines");
 		done += vd_run_timers(vd_batch_size, first_timer);
-		end();
+		vd_worker_end();
 	}
 	if (due || sweep || (parked_open && next_sweep <= GetCurrentTimestamp()))
 	{
-		begin("voiding: parked events");
+		vd_worker_begin("voiding: parked events");
 		done += vd_run_parked(vd_batch_size);
 		parked_open = vd_parked_open();
-		end();
+		vd_worker_end();
 		next_sweep = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), PARK_EVERY);
 	}
 	if (due)
@@ -436,18 +418,18 @@ turn(Look *l)
 
 	if (vd_suspects_uncounted())
 	{
-		begin("voiding: repairing");
+		vd_worker_begin("voiding: repairing");
 		look(l);
 		vd_suspects_count();
-		end();
+		vd_worker_end();
 		vd_queue_end();
 	}
 	due = run_due();
 	l->next_due = VD_NEVER;
-	begin("voiding: handling");
+	vd_worker_begin("voiding: handling");
 	look(l);
 	done = run_messages(vd_slow_down > 0 ? 1 : l->limit, &l->next_due);
-	end();
+	vd_worker_end();
 	vd_queue_end();
 	if (done > 0)
 	{
@@ -525,15 +507,15 @@ check_still_wanted(void)
 	if (checked != 0 && GetCurrentTimestamp() - checked < CHECK_EVERY * 1000)
 		return;
 	checked = GetCurrentTimestamp();
-	begin("voiding: checking");
+	vd_worker_begin("voiding: checking");
 	if (is_in_the_way())
 		proc_exit(0);
-	now = installed_version();
+	now = vd_installed_version();
 	if (now == NULL || (version && strcmp(version, now) != 0))
 		proc_exit(0);			/* dropped or updated: the launcher decides */
 	if (version == NULL)
 		version = MemoryContextStrdup(TopMemoryContext, now);
-	end();
+	vd_worker_end();
 }
 
 static void
@@ -552,6 +534,8 @@ work(void)
 		PG_TRY();
 		{
 			check_still_wanted();
+			if (me.index == 0)
+				vd_watch_connections();
 			done = turn(&l);
 		}
 		PG_CATCH();
@@ -571,9 +555,9 @@ is_installed(void)
 {
 	bool		installed;
 
-	begin("voiding: starting");
-	installed = installed_version() != NULL;
-	end();
+	vd_worker_begin("voiding: starting");
+	installed = vd_installed_version() != NULL;
+	vd_worker_end();
 	if (!installed && vd_my_database())
 		pg_atomic_write_u32(&vd_my_database()->absent, 1);
 	return installed;

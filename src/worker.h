@@ -16,12 +16,20 @@ typedef struct VdWorkerStart
 	int16		workers;
 } VdWorkerStart;				/* fits bgw_extra */
 
+/* ---- worker.c ---- */
+extern void vd_worker_begin(const char *activity);
+extern void vd_worker_end(void);
+
+/* ---- watch.c ---- */
+extern void vd_watch_connections(void);
+
 /* ---- launcher.c ---- */
 extern void vd_launcher_init(void);
 extern bool vd_launch(int workers);
 extern void vd_fill_worker(BackgroundWorker *w, const char *what);
 
 /* ---- serve.c ---- */
+extern char *vd_installed_version(void);
 extern void vd_bring_back_workers(void);
 
 /* ---- suspect.c ---- */

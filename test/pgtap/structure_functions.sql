@@ -27,6 +27,11 @@ INSERT INTO wanted VALUES
   ('voiding', 'process_for', 'process_type text, key text, OUT process_id uuid, OUT state text, OUT failed boolean, OUT data jsonb', 'record'),
   ('voiding', 'unsubscribe', 'event_type text, service text', 'void'),
   ('voiding', 'create_document_voiding', $$billing name DEFAULT 'billing'::name, reports name DEFAULT 'reports'::name$$, 'void'),
+  ('voiding', 'create_document_voiding_part', $$part text, billing name DEFAULT 'billing'::name, reports name DEFAULT 'reports'::name$$, 'void'),
+  -- connections
+  ('voiding', 'connect_service', $$IN name text, IN conninfo text, IN known_as text, IN commands text[] DEFAULT '{}'::text[], IN events text[] DEFAULT '{}'::text[], IN owner regrole DEFAULT NULL::regrole, IN synchronous_commit text DEFAULT 'off'::text$$, NULL),
+  ('voiding', 'disconnect_service', $$IN name text, IN discard boolean DEFAULT false, IN timeout interval DEFAULT '00:00:10'::interval$$, NULL),
+  ('voiding', 'resend', 'service text, since timestamp with time zone DEFAULT NULL::timestamp with time zone', 'bigint'),
   -- events
   ('voiding', 'emit_event', '', 'trigger'),
   ('voiding', 'begin_conversation', '', 'trigger'),

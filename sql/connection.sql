@@ -1,0 +1,381 @@
+-- connection.sql: services in other databases, over logical replication.
+--
+-- What is for a service elsewhere is a row of voiding.transfer, and arrives
+-- there as the same row. A table of its own, since the outbox's rows go when
+-- they have been handled: these stay for as long as they may have to be sent
+-- again, and over there, to know them again.
+
+CREATE TABLE voiding.transfer (
+  id             uuid NOT NULL,
+  aggregatetype  text NOT NULL,
+  aggregateid    text NOT NULL,
+  type           text NOT NULL,
+  payload        jsonb NOT NULL,
+  source         text NOT NULL,
+  origin         text NOT NULL,
+  destination    text NOT NULL,
+  correlation_id uuid NOT NULL,
+  causation_id   uuid,
+  sent_in        text,
+  created_at     timestamptz NOT NULL,
+  PRIMARY KEY (destination, id)
+);
+COMMENT ON TABLE voiding.transfer IS 'messages to services in other databases, and from them; append-only, purged by age';
+COMMENT ON COLUMN voiding.transfer.aggregatetype IS 'of an event its source, of a command the service that is to handle it';
+COMMENT ON COLUMN voiding.transfer.aggregateid IS 'the ordering key';
+COMMENT ON COLUMN voiding.transfer.origin IS 'the database that it left, as it is called over there';
+COMMENT ON COLUMN voiding.transfer.destination IS 'the connection: a service over there, or what this database is called by the origin';
+COMMENT ON COLUMN voiding.transfer.sent_in IS 'the state of the process that sent it';
+SELECT pg_catalog.pg_extension_config_dump('voiding.transfer', '');
+
+CREATE FUNCTION voiding.arrive() RETURNS trigger
+  LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_arrive';
+COMMENT ON FUNCTION voiding.arrive() IS 'internal: what replication brings is put into the outbox, once';
+CREATE TRIGGER arrive BEFORE INSERT ON voiding.transfer FOR EACH ROW EXECUTE FUNCTION voiding.arrive();
+ALTER TABLE voiding.transfer ENABLE REPLICA TRIGGER arrive;
+
+-- How far a connection's receiver surely is: all that left before confirmed_at
+-- it has. Written by watch_connections(); apart from the service, whose row
+-- everybody reads.
+CREATE TABLE voiding.connection_progress (
+  service      text PRIMARY KEY,
+  home         text NOT NULL,
+  noted_lsn    pg_lsn NOT NULL,
+  noted_at     timestamptz NOT NULL,
+  confirmed_at timestamptz NOT NULL
+);
+COMMENT ON TABLE voiding.connection_progress IS 'how far the receivers of connections are';
+SELECT pg_catalog.pg_extension_config_dump('voiding.connection_progress', '');
+COMMENT ON COLUMN voiding.connection_progress.noted_lsn IS 'what the receiver must have confirmed, to have all that left before noted_at';
+
+COMMENT ON COLUMN voiding.connection_progress.home IS 'the cluster and database that it was connected in; a dump restored elsewhere does not send';
+
+CREATE FUNCTION voiding.home() RETURNS text
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT format('%s/%s', c.system_identifier, d.oid) FROM pg_control_system() c, pg_database d WHERE d.datname = current_database() $$;
+COMMENT ON FUNCTION voiding.home() IS 'internal';
+
+CREATE FUNCTION voiding.stream_name(sender text, receiver text) RETURNS name
+  LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT format('voiding_%s_to_%s', sender, receiver)::name $$;
+COMMENT ON FUNCTION voiding.stream_name(text, text) IS 'internal: of the publication and the slot over here, and the subscription over there';
+
+CREATE FUNCTION voiding.current_lsn() RETURNS pg_lsn
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END $$;
+COMMENT ON FUNCTION voiding.current_lsn() IS 'internal';
+
+-- ---- looking ----
+
+-- One row a connection. What is unknown to who may not see subscriptions is null.
+CREATE VIEW voiding.connection AS
+  SELECT s.name AS service, s.known_as, voiding.stream_name(s.known_as, s.name) AS slot,
+         CASE WHEN r.slot_name IS NULL THEN 'no slot' WHEN r.wal_status = 'lost' THEN 'lost'
+              WHEN r.active THEN 'connected' ELSE 'waiting' END AS sending,
+         pg_wal_lsn_diff(voiding.current_lsn(), r.confirmed_flush_lsn) AS behind_bytes, r.safe_wal_size AS bytes_until_lost,
+         p.confirmed_at,
+         u.subname AS subscription,
+         CASE WHEN u.oid IS NULL THEN 'no subscription' WHEN NOT u.subenabled THEN 'disabled'
+              WHEN w.pid IS NULL THEN 'down' ELSE 'running' END AS receiving,
+         w.latest_end_time AS heard_at, e.apply_error_count AS apply_errors
+    FROM voiding.service s
+    LEFT JOIN voiding.connection_progress p ON p.service = s.name
+    LEFT JOIN pg_replication_slots r ON r.slot_name = voiding.stream_name(s.known_as, s.name) AND r.database = current_database()
+    LEFT JOIN (SELECT x.oid, x.subname, x.subenabled FROM pg_subscription x JOIN pg_database d ON d.oid = x.subdbid AND d.datname = current_database()) u
+           ON u.subname = voiding.stream_name(s.name, s.known_as)
+    LEFT JOIN pg_stat_subscription w ON w.subid = u.oid AND w.relid IS NULL
+    LEFT JOIN pg_stat_subscription_stats e ON e.subid = u.oid
+   WHERE s.known_as IS NOT NULL;
+COMMENT ON VIEW voiding.connection IS 'services in other databases: how what leaves for them and what comes from them stands';
+COMMENT ON COLUMN voiding.connection.behind_bytes IS 'WAL that the receiver has not confirmed; also what is of no interest to it';
+COMMENT ON COLUMN voiding.connection.bytes_until_lost IS 'WAL that may still be written before the slot is lost; null: no limit';
+COMMENT ON COLUMN voiding.connection.confirmed_at IS 'what left before that has arrived';
+COMMENT ON COLUMN voiding.connection.apply_errors IS 'since the figures were reset; the server''s log has the errors';
+
+CREATE VIEW voiding.under_way AS
+  SELECT t.destination AS service, t.id, t.type, t.aggregateid AS subject, t.correlation_id, t.created_at, voiding.now() - t.created_at AS age
+    FROM voiding.connection c
+    JOIN voiding.transfer t ON t.destination = c.service AND t.origin = c.known_as
+                           AND t.id >= voiding.uuid_from(coalesce(c.confirmed_at, 'epoch'))
+   WHERE c.behind_bytes > 0 OR c.behind_bytes IS NULL;
+COMMENT ON VIEW voiding.under_way IS 'messages that may not have arrived over there yet; those before confirmed_at have';
+
+-- ---- what must be set ----
+
+CREATE FUNCTION voiding.check_replication(slot name, receives boolean) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  slots integer := (SELECT count(*) FROM pg_replication_slots r WHERE r.slot_name <> slot);
+  free  integer := current_setting('max_replication_slots')::integer - slots;
+  workers integer := current_setting('max_logical_replication_workers')::integer - (SELECT count(*) FROM pg_subscription s WHERE s.subenabled);
+BEGIN
+  IF current_setting('wal_level') <> 'logical' THEN
+    RAISE EXCEPTION 'wal_level is "%": nothing can be sent', current_setting('wal_level')
+      USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'ALTER SYSTEM SET wal_level = logical; then restart the server.';
+  ELSIF least(free, current_setting('max_wal_senders')::integer - slots) < 1 THEN
+    RAISE EXCEPTION 'no replication slot is free: max_replication_slots is %, max_wal_senders %', current_setting('max_replication_slots'), current_setting('max_wal_senders')
+      USING ERRCODE = 'configuration_limit_exceeded', HINT = 'Each connection needs one of both, and one more slot to receive. A change needs a restart.';
+  ELSIF receives AND workers < 1 THEN
+    RAISE EXCEPTION 'no worker is free to receive: max_logical_replication_workers is %', current_setting('max_logical_replication_workers')
+      USING ERRCODE = 'configuration_limit_exceeded', HINT = 'One for each connection, out of max_worker_processes.';
+  END IF;
+  IF current_setting('wal_writer_delay')::interval > '10 ms' THEN
+    RAISE NOTICE 'wal_writer_delay is %: what is committed without waiting for the disk leaves that late', current_setting('wal_writer_delay')
+      USING HINT = 'ALTER SYSTEM SET wal_writer_delay = ''10ms''; SELECT pg_reload_conf();';
+  END IF;
+  IF current_setting('max_slot_wal_keep_size') = '-1' THEN
+    RAISE NOTICE 'max_slot_wal_keep_size is -1: a receiver that stays away fills this server''s disk'
+      USING HINT = 'With a limit its slot is lost instead, and what it missed is sent again.';
+  END IF;
+END $$;
+COMMENT ON FUNCTION voiding.check_replication(name, boolean) IS 'internal';
+
+-- ---- connecting ----
+
+-- The service, what it takes, and the publication of what is for it.
+CREATE FUNCTION voiding.make_connection(name text, known_as text, commands text[], events text[], owner text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+  s      voiding.service;
+  stream name := voiding.stream_name(known_as, name);
+  e      text;
+BEGIN
+  PERFORM voiding.check_name('service', x, '^[a-z_][a-z0-9_]{0,24}$') FROM unnest(ARRAY[name, known_as]) x;
+  IF name = known_as OR name IN ('voiding', 'process', 'command', 'task', 'event', 'arrival') THEN
+    RAISE EXCEPTION 'service name "%" is reserved', name
+      USING ERRCODE = 'reserved_name', HINT = 'known_as is what this database is called over there, another name than that of the service.';
+  END IF;
+  INSERT INTO voiding.service (name, owner, known_as) VALUES (name, owner, known_as) ON CONFLICT DO NOTHING;
+  SELECT * INTO s FROM voiding.service x WHERE x.name = make_connection.name;
+  IF s.known_as IS DISTINCT FROM known_as THEN
+    RAISE EXCEPTION 'service "%" %', name, CASE WHEN s.known_as IS NULL THEN 'lives here' ELSE format('knows this database as "%s"', s.known_as) END
+      USING ERRCODE = 'duplicate_object', HINT = 'Connect it with another name, or disconnect_service() it first.';
+  END IF;
+  UPDATE voiding.service x SET owner = make_connection.owner WHERE x.name = make_connection.name;
+  FOREACH e IN ARRAY events LOOP
+    IF voiding.is_engine_event(e) THEN
+      RAISE EXCEPTION 'event type "%" is the engine''s own and stays here', e USING ERRCODE = 'reserved_name';
+    END IF;
+  END LOOP;
+  PERFORM voiding.definitions_changed();
+  PERFORM voiding.remove_handler(h.kind, h.type, name) FROM voiding.handler h
+    WHERE h.service = name AND h.type <> ALL (CASE h.kind WHEN 'command' THEN commands ELSE events END);
+  PERFORM voiding.register_handler(x.kind, x.type, NULL, name, false)
+    FROM (SELECT 'command', unnest(commands) UNION SELECT 'event', unnest(events)) x (kind, type)
+   WHERE NOT EXISTS (SELECT FROM voiding.handler h WHERE (h.service, h.kind, h.type) = (name, x.kind, x.type));
+  IF NOT EXISTS (SELECT FROM pg_publication p WHERE p.pubname = stream) THEN
+    EXECUTE format('CREATE PUBLICATION %I FOR TABLE voiding.transfer (id, aggregatetype, aggregateid, type, payload, source, origin,
+                      destination, correlation_id, causation_id, sent_in, created_at)
+                      WHERE (origin = %L AND destination = %L) WITH (publish = ''insert'')', stream, known_as, name);
+    INSERT INTO voiding.connection_progress VALUES (name, voiding.home(), '0/0', voiding.now(), voiding.now());
+  END IF;
+  UPDATE voiding.connection_progress p SET home = voiding.home() WHERE p.service = make_connection.name;
+END $$;
+COMMENT ON FUNCTION voiding.make_connection(text, text, text[], text[], text) IS 'internal';
+
+-- A transaction of its own: a slot is made only before anything is written, and
+-- after its publication, which it could never find otherwise.
+CREATE FUNCTION voiding.make_slot(service text) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  slot name := (SELECT voiding.stream_name(s.known_as, s.name) FROM voiding.service s WHERE s.name = service);
+BEGIN
+  PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.wal_status = 'lost';
+  IF EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot) THEN
+    RETURN false;
+  END IF;
+  PERFORM pg_create_logical_replication_slot(slot, 'pgoutput');
+  RETURN true;
+END $$;
+COMMENT ON FUNCTION voiding.make_slot(text) IS 'internal: false: there is one, and nothing has been missed';
+
+-- What has left since then, once more: deleting rows does not travel, but their
+-- coming again does. Over there those that have arrived are passed over.
+CREATE FUNCTION voiding.resend(service text, since timestamptz DEFAULT NULL) RETURNS bigint
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+  n bigint;
+BEGIN
+  PERFORM FROM voiding.connection_progress p WHERE p.service = resend.service FOR UPDATE;
+  since := greatest(least(since, (SELECT p.confirmed_at FROM voiding.connection_progress p WHERE p.service = resend.service)), 'epoch');
+  WITH again AS (DELETE FROM voiding.transfer t USING voiding.service s
+                  WHERE s.name = service AND t.destination = service AND t.origin = s.known_as AND t.id >= voiding.uuid_from(since) RETURNING t.*)
+  INSERT INTO voiding.transfer SELECT * FROM again ORDER BY again.id;
+  GET DIAGNOSTICS n = ROW_COUNT;
+  UPDATE voiding.connection_progress p SET noted_lsn = pg_current_wal_insert_lsn(), noted_at = since WHERE p.service = resend.service;
+  RETURN n;
+END $$;
+COMMENT ON FUNCTION voiding.resend(text, timestamptz) IS
+  'send again what has left for a service since then, or since it surely has everything; what has arrived there has no effect; returns how many';
+
+-- False: the other side does not send to us yet.
+CREATE FUNCTION voiding.make_subscription(service text, known_as text, conninfo text, synchronous_commit text) RETURNS boolean
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET client_min_messages = error
+AS $$
+DECLARE
+  stream name := voiding.stream_name(service, known_as);
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_subscription s WHERE s.subname = stream AND s.subdbid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) THEN
+    EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, copy_data = false, slot_name = %L, synchronous_commit = %L)',
+                   stream, conninfo, stream, stream, synchronous_commit);
+  END IF;
+  IF EXISTS (SELECT FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid WHERE s.subname = stream) THEN
+    EXECUTE format('ALTER SUBSCRIPTION %I CONNECTION %L', stream, conninfo);
+    EXECUTE format('ALTER SUBSCRIPTION %I SET (synchronous_commit = %L)', stream, synchronous_commit);
+    RETURN true;
+  END IF;
+  PERFORM voiding.remove_subscription(stream);
+  RETURN false;
+END $$;
+COMMENT ON FUNCTION voiding.make_subscription(text, text, text, text) IS 'internal';
+
+CREATE FUNCTION voiding.remove_subscription(stream name) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE s.subname = stream AND d.datname = current_database()) THEN
+    EXECUTE format('ALTER SUBSCRIPTION %I DISABLE', stream);
+    EXECUTE format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', stream);  -- the slot is the other side's
+    EXECUTE format('DROP SUBSCRIPTION %I', stream);
+  END IF;
+END $$;
+COMMENT ON FUNCTION voiding.remove_subscription(name) IS 'internal';
+
+CREATE PROCEDURE voiding.connect_service(name text, conninfo text, known_as text, commands text[] DEFAULT '{}', events text[] DEFAULT '{}',
+    owner regrole DEFAULT NULL, synchronous_commit text DEFAULT 'off')
+  LANGUAGE plpgsql
+AS $$
+DECLARE
+  made boolean;
+BEGIN
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  PERFORM voiding.check_replication(voiding.stream_name(known_as, name), conninfo IS NOT NULL);
+  PERFORM voiding.make_connection(name, known_as, coalesce(commands, '{}'), coalesce(events, '{}'), coalesce(pg_catalog.pg_get_userbyid(owner), session_user));
+  COMMIT;
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  made := voiding.make_slot(name);
+  COMMIT;
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  IF made THEN
+    PERFORM voiding.resend(name);
+  END IF;
+  IF conninfo IS NOT NULL AND NOT voiding.make_subscription(name, known_as, conninfo, synchronous_commit) THEN
+    RAISE NOTICE 'service "%" does not send to "%" yet', name, known_as
+      USING HINT = 'Connect this database over there, then call connect_service() here once more.';
+  END IF;
+END $$;
+COMMENT ON PROCEDURE voiding.connect_service(text, text, text, text[], text[], regrole, text) IS
+  'connect a service in another database, which connects this one: name: what it is called here; known_as: what this database is called there; commands, events: what it takes; owner: whose rights its commands have here; conninfo null: it only takes; again: change it, mend it';
+
+-- ---- disconnecting ----
+
+CREATE FUNCTION voiding.remove_connection(service text, known_as text) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  PERFORM voiding.drop_command(h.type) FROM voiding.handler h WHERE h.service = remove_connection.service AND h.kind = 'command';
+  PERFORM voiding.unsubscribe(h.type, h.service) FROM voiding.handler h WHERE h.service = remove_connection.service;
+  PERFORM voiding.remove_subscription(voiding.stream_name(service, known_as));
+  EXECUTE format('DROP PUBLICATION IF EXISTS %I', voiding.stream_name(known_as, service));
+  DELETE FROM voiding.connection_progress p WHERE p.service = remove_connection.service;
+  DELETE FROM voiding.service s WHERE s.name = remove_connection.service;
+  PERFORM voiding.definitions_changed();
+END $$;
+COMMENT ON FUNCTION voiding.remove_connection(text, text) IS 'internal';
+
+-- also while the other side, that does not know yet, comes for it again and again
+CREATE FUNCTION voiding.drop_slot(slot name) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  FOR i IN 1 .. 200 LOOP
+    BEGIN
+      PERFORM pg_terminate_backend(r.active_pid) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.active;
+      PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r WHERE r.slot_name = slot;
+      RETURN;
+    EXCEPTION WHEN object_in_use THEN
+      PERFORM pg_sleep(0.05);
+    END;
+  END LOOP;
+  RAISE EXCEPTION 'replication slot "%" is in use', slot
+    USING ERRCODE = 'object_in_use', HINT = 'disconnect_service() over there, then pg_drop_replication_slot() here.';
+END $$;
+COMMENT ON FUNCTION voiding.drop_slot(name) IS 'internal';
+
+CREATE PROCEDURE voiding.disconnect_service(name text, discard boolean DEFAULT false, timeout interval DEFAULT '10 s')
+  LANGUAGE plpgsql
+AS $$
+DECLARE
+  s    voiding.service := voiding.get_service(name);
+  slot name;
+  sent pg_lsn;
+  till timestamptz := pg_catalog.clock_timestamp();
+BEGIN
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  IF s.known_as IS NULL THEN
+    RAISE EXCEPTION 'service "%" lives here', name USING ERRCODE = 'wrong_object_type', HINT = 'drop_service() forgets it.';
+  END IF;
+  slot := voiding.stream_name(s.known_as, name);
+  till := till + timeout;
+  PERFORM pg_logical_emit_message(true, 'voiding', '');  -- so that there is something to confirm, behind all that was sent
+  COMMIT;
+  PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+  sent := pg_current_wal_flush_lsn();
+  WHILE NOT discard AND EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.confirmed_flush_lsn < sent) LOOP
+    IF clock_timestamp() > till THEN
+      RAISE EXCEPTION 'service "%" has not confirmed all that was sent to it', name
+        USING ERRCODE = 'object_in_use', HINT = 'voiding.connection says how far it is. With discard => true what it has not got is given up.';
+    END IF;
+    PERFORM pg_sleep(0.02);
+  END LOOP;
+  PERFORM voiding.remove_connection(name, s.known_as);
+  COMMIT;
+  PERFORM voiding.drop_slot(slot);
+END $$;
+COMMENT ON PROCEDURE voiding.disconnect_service(text, boolean, interval) IS
+  'end a connection: waits until what left has arrived, unless it may be discarded; over there, end it too';
+
+-- ---- keeping ----
+
+-- Note how far receivers are; returns services that have lost their place (see
+-- make_slot, resend). What has an id from before noted_at is in WAL before
+-- noted_lsn: whoever may still write such a row was running when it was noted.
+CREATE FUNCTION voiding.watch_connections() RETURNS SETOF text
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  place timestamptz;
+  lsn   pg_lsn;
+BEGIN
+  PERFORM FROM voiding.connection_progress ORDER BY service FOR UPDATE;  -- waits for resend()
+  place := least(clock_timestamp(), (SELECT min(a.xact_start) FROM pg_stat_activity a WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()))
+           - interval '1 s';
+  lsn := pg_current_wal_insert_lsn();
+  UPDATE voiding.connection_progress p SET confirmed_at = p.noted_at, noted_at = greatest(p.noted_at, place), noted_lsn = lsn
+    FROM voiding.service s JOIN pg_replication_slots r ON r.slot_name = voiding.stream_name(s.known_as, s.name)
+   WHERE s.name = p.service AND r.confirmed_flush_lsn >= p.noted_lsn AND r.wal_status <> 'lost' AND NOT EXISTS (SELECT FROM pg_prepared_xacts)
+     AND EXISTS (SELECT FROM voiding.transfer t WHERE t.destination = s.name AND t.id >= voiding.uuid_from(p.confirmed_at));
+  RETURN QUERY SELECT c.service FROM voiding.connection c JOIN voiding.connection_progress p USING (service)
+                WHERE c.sending IN ('lost', 'no slot') AND p.home = voiding.home();
+END $$;
+COMMENT ON FUNCTION voiding.watch_connections() IS 'internal';
+
+-- maintain() calls it. Over there they are kept for twice as long, so that what
+-- is sent again is known again.
+CREATE FUNCTION voiding.purge_transfers() RETURNS void
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  DELETE FROM voiding.transfer t USING voiding.service s JOIN voiding.connection_progress p ON p.service = s.name
+   WHERE t.destination = s.name AND t.id < voiding.uuid_from(least(p.confirmed_at,
+           voiding.now() - make_interval(days => current_setting('voiding.transfer_retention')::integer)));
+  DELETE FROM voiding.transfer t
+   WHERE t.destination IN (SELECT s.known_as FROM voiding.service s)
+     AND t.id < voiding.uuid_from(voiding.now() - 2 * make_interval(days => current_setting('voiding.transfer_retention')::integer));
+$$;
+COMMENT ON FUNCTION voiding.purge_transfers() IS 'internal';
