@@ -61,6 +61,10 @@ build/gateway-asan: $(wildcard src/gateway/*.[ch]) src/gateway/page_files.h
 	$(CC) -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all \
 		-DVOIDING_VERSION='"$(EXTVERSION)"' $(shell pkg-config --cflags $(GATEWAY_LIBS)) -o $@ $(wildcard src/gateway/*.c) \
 		$(shell pkg-config --libs $(GATEWAY_LIBS))
+# reads logical replication, for tests
+build/pgoutput: test/clients/pgoutput.c
+	mkdir -p build
+	$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -I$(shell $(PG_CONFIG) --includedir) -o $@ $< -L$(shell $(PG_CONFIG) --libdir) -lpq
 install-gateway: voiding-gateway
 	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1'
 	$(INSTALL_PROGRAM) voiding-gateway '$(DESTDIR)$(bindir)/'
