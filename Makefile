@@ -61,6 +61,10 @@ build/gateway-asan: $(wildcard src/gateway/*.[ch]) src/gateway/page_files.h
 	$(CC) -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all \
 		-DVOIDING_VERSION='"$(EXTVERSION)"' $(shell pkg-config --cflags $(GATEWAY_LIBS)) -o $@ $(wildcard src/gateway/*.c) \
 		$(shell pkg-config --libs $(GATEWAY_LIBS))
+# reads logical replication, for tests
+build/pgoutput: test/clients/pgoutput.c
+	mkdir -p build
+	$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -I$(shell $(PG_CONFIG) --includedir) -o $@ $< -L$(shell $(PG_CONFIG) --libdir) -lpq
 install-gateway: voiding-gateway
 	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1'
 	$(INSTALL_PROGRAM) voiding-gateway '$(DESTDIR)$(bindir)/'
@@ -73,9 +77,12 @@ test/out/expected test/out/isolation/expected:
 
 .PHONY: gateway install-gateway test test-workers test-matrix demo bench bench-peers lint check-asan dist help
 
+# what tests and benchmark spread processes with
+PLPROXY = postgresql-$(or $(PG_VERSION),15)-plproxy
+
 # npm may have come with another Node.js than Debian's
 test:
-	script/setup chromium fonts-dejavu-core $$(command -v npm >/dev/null || echo nodejs npm)
+	script/setup $(PLPROXY) chromium fonts-dejavu-core $$(command -v npm >/dev/null || echo nodejs npm)
 	KEEP=build/console script/unprivileged script/modes SERVED=0 "SERVED=2 BY_HAND=0"
 
 test-workers:
@@ -91,7 +98,7 @@ demo:
 	script/unprivileged script/demo
 
 bench:
-	@script/setup gnuplot-nox wrk
+	@script/setup $(PLPROXY) gnuplot-nox wrk
 	@KEEP=test/bench/results script/unprivileged script/bench
 
 # PgQ's daemon needs libevent; npm may have come with another Node.js than Debian's
@@ -105,7 +112,7 @@ lint:
 	script/lint
 
 check-asan:
-	script/setup
+	script/setup $(PLPROXY)
 	script/unprivileged env VOIDING_SANITIZE=1 BROWSER=0 script/suites
 
 dist:
