@@ -61,6 +61,13 @@ build/gateway-asan: $(wildcard src/gateway/*.[ch]) src/gateway/page_files.h
 	$(CC) -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all \
 		-DVOIDING_VERSION='"$(EXTVERSION)"' $(shell pkg-config --cflags $(GATEWAY_LIBS)) -o $@ $(wildcard src/gateway/*.c) \
 		$(shell pkg-config --libs $(GATEWAY_LIBS))
+# and under libFuzzer: test/fuzz/gateway.c, options.c
+FUZZ_gateway = $(filter-out %/main.c %/listen.c,$(wildcard src/gateway/*.c))
+build/fuzz-%: test/fuzz/%.c $(wildcard src/gateway/*.[ch]) src/gateway/page_files.h
+	mkdir -p build
+	clang -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+		-DVOIDING_VERSION='"$(EXTVERSION)"' $(shell pkg-config --cflags $(GATEWAY_LIBS)) -Isrc/gateway -o $@ $< $(FUZZ_$*) \
+		$(shell pkg-config --libs $(GATEWAY_LIBS))
 install-gateway: voiding-gateway
 	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1'
 	$(INSTALL_PROGRAM) voiding-gateway '$(DESTDIR)$(bindir)/'
@@ -75,7 +82,7 @@ test/out/expected test/out/isolation/expected:
 
 # npm may have come with another Node.js than Debian's
 test:
-	script/setup chromium fonts-dejavu-core $$(command -v npm >/dev/null || echo nodejs npm)
+	script/setup chromium fonts-dejavu-core clang libclang-rt-dev $$(command -v npm >/dev/null || echo nodejs npm)
 	KEEP=build/console script/unprivileged script/modes SERVED=0 "SERVED=2 BY_HAND=0"
 
 test-workers:
@@ -106,7 +113,7 @@ lint:
 
 check-asan:
 	script/setup
-	script/unprivileged env VOIDING_SANITIZE=1 BROWSER=0 script/suites
+	script/unprivileged env VOIDING_SANITIZE=1 BROWSER=0 FUZZ=0 script/suites
 
 dist:
 	git archive --prefix=voiding-$(EXTVERSION)/ -o voiding-$(EXTVERSION).tar.gz HEAD
