@@ -44,6 +44,7 @@ GATEWAY_SAYS := $(shell pkg-config --exists $(GATEWAY_LIBS) 2>/dev/null && echo 
 ifeq ($(GATEWAY_SAYS),yes)
 all: gateway
 install: install-gateway
+uninstall: uninstall-gateway
 endif
 
 gateway: voiding-gateway
@@ -68,17 +69,24 @@ build/fuzz-%: test/fuzz/%.c $(wildcard src/gateway/*.[ch]) src/gateway/page_file
 	clang -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 		-DVOIDING_VERSION='"$(EXTVERSION)"' $(shell pkg-config --cflags $(GATEWAY_LIBS)) -Isrc/gateway -o $@ $< $(FUZZ_$*) \
 		$(shell pkg-config --libs $(GATEWAY_LIBS))
+# the unit goes below the prefix of bindir: where that is /usr, systemd finds it
+unitdir = $(patsubst %/bin,%,$(bindir:%/lib/postgresql/$(MAJORVERSION)/bin=%/bin))/lib/systemd/system
 install-gateway: voiding-gateway
-	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1'
+	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1' '$(DESTDIR)$(docdir)/$(docmoduledir)' '$(DESTDIR)$(unitdir)'
 	$(INSTALL_PROGRAM) voiding-gateway '$(DESTDIR)$(bindir)/'
 	$(INSTALL_DATA) src/gateway/voiding-gateway.1 '$(DESTDIR)$(mandir)/man1/'
+	$(INSTALL_DATA) src/gateway/voiding-gateway.conf '$(DESTDIR)$(docdir)/$(docmoduledir)/'
+	sed 's|^ExecStart=/usr/bin/|ExecStart=$(bindir)/|' src/gateway/voiding-gateway.service >'$(DESTDIR)$(unitdir)/voiding-gateway.service'
+uninstall-gateway:
+	rm -f '$(DESTDIR)$(bindir)/voiding-gateway' '$(DESTDIR)$(mandir)/man1/voiding-gateway.1' \
+		'$(DESTDIR)$(docdir)/$(docmoduledir)/voiding-gateway.conf' '$(DESTDIR)$(unitdir)/voiding-gateway.service'
 
 # pg_regress 15 compares with OUTPUTDIR/expected, later ones with expected
 installcheck: test/out/expected test/out/isolation/expected
 test/out/expected test/out/isolation/expected:
 	mkdir -p $(dir $@) && ln -sfn $(CURDIR)/expected $@
 
-.PHONY: gateway install-gateway test test-workers test-matrix demo bench bench-peers lint check-asan dist help
+.PHONY: gateway install-gateway uninstall-gateway test test-workers test-matrix demo bench bench-peers lint check-asan dist help
 
 # npm may have come with another Node.js than Debian's
 test:
