@@ -113,6 +113,10 @@ CREATE FUNCTION voiding.http(method text, path text, query jsonb DEFAULT '{}', h
 COMMENT ON FUNCTION voiding.http(text, text, jsonb, jsonb, text) IS
   'answer a request of HTTP with the caller''s rights; path as in the request line; never waits: see wait in the answer';
 
+CREATE FUNCTION voiding.url(path text, query jsonb) RETURNS text
+  LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'voiding_url';
+COMMENT ON FUNCTION voiding.url(text, jsonb) IS 'a path with a query string of these names and values, in the encoding of URLs; null ones are left out';
+
 CREATE FUNCTION voiding.command_object(command voiding.command) RETURNS jsonb
   LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'voiding_command_object';
 COMMENT ON FUNCTION voiding.command_object(voiding.command) IS 'a command as clients see it: its status, without its data';
@@ -235,7 +239,7 @@ BEGIN
              AND (before IS NULL OR x.command_id < before)
            ORDER BY x.command_id DESC LIMIT n + 1) p;
   IF cardinality(page) > n THEN
-    next := format('/commands?before=%s&limit=%s', page[n] ->> 'command_id', n) || coalesce('&status=' || wanted_status, '') || coalesce('&type=' || wanted_type, '');
+    next := voiding.url(q.path, q.query || jsonb_build_object('before', page[n] -> 'command_id'));
   END IF;
   RETURN (200, CASE WHEN next IS NOT NULL THEN jsonb_build_object('Link', format('<%s>; rel="next"', next)) END,
           jsonb_build_object('commands', coalesce(to_jsonb(page[:n]), '[]'), 'next', next)::text, NULL)::voiding.http_answer;

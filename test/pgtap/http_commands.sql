@@ -1,7 +1,7 @@
 -- Commands over http(): accepted, repeated, watched, waited for, taken back.
 -- By hand: handlers run in the transaction of the test.
 BEGIN;
-SELECT plan(64);
+SELECT plan(67);
 
 CREATE FUNCTION pg_temp.head(a voiding.http_answer, name text) RETURNS text LANGUAGE sql AS $$ SELECT a.headers ->> name $$;
 CREATE FUNCTION pg_temp.part(a voiding.http_answer, VARIADIC path text[]) RETURNS text LANGUAGE sql AS $$ SELECT a.body::jsonb #>> path $$;
@@ -109,6 +109,9 @@ SELECT a, pg_temp.part(a, 'next') AS next FROM voiding.http('GET', '/commands?ty
 SELECT is(pg_temp.head(:'a', 'Link'), format('<%s>; rel="next"', :'next'), 'a page says where the next one is');
 SELECT is((SELECT (jsonb_array_length(a.body::jsonb -> 'commands'), pg_temp.part(a, 'commands', '0', 'status'), pg_temp.part(a, 'next'))::text FROM voiding.http('GET', :'next') a),
   '(1,failed,)', 'and that is the last');
+SELECT is(:'next', '/commands?type=VoidDocument&limit=2&before=' || pg_temp.part(:'a', 'commands', '1', 'command_id'), 'of the same list');
+SELECT is(voiding.url('/x', '{"a": "1&2=3", "b": null, "c d": "é/~"}'), '/x?a=1%262%3D3&c%20d=%C3%A9%2F~', 'an address is in the encoding of URLs');
+SELECT is(voiding.url('/x', '{}'), '/x', 'without arguments it is the path');
 SELECT is((SELECT (a.status, pg_temp.part(a, 'commands'))::text FROM voiding.http('GET', $$/commands?type=x'%20OR%20true--&status=%22$$) a), '(200,[])', 'a filter is a value');
 SELECT is((SELECT a.status FROM voiding.http('GET', '/commands?before=x') a), 422, 'and must be one');
 SELECT is((SELECT a.status FROM voiding.http('GET', '/commands?limit=9999999999') a), 422, 'that can be read');
