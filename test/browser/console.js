@@ -259,6 +259,37 @@ async function keyboard() {
   await page.context().close();
 }
 
+// ---- a list in pages ----
+
+async function paged() {
+  const rows = () => a.locator('.choice').count();
+  const click = (name) => a.getByRole('button', { name, exact: true }).click();
+  await room(a, '#/reports');
+  ok(await shows(a, '.choice') && await a.locator('[data-do=older], [data-do=newer]').count() === 0, 'few reports are on one page');
+  const few = await rows();
+  await outside('many'); // of which no event tells
+  await a.reload();
+  ok(await until(async () => (await rows()) === 40) && await has(a, 'Customer 90'), 'of many the latest are shown');
+  ok(await a.locator('[data-do=newer]').count() === 0, 'and there is nothing newer');
+  await click('Older');
+  ok(await has(a, 'Customer 50') && await hasNot(a, 'Customer 51') && (await rows()) === 40, 'older ones are on the next page');
+  await click('Older');
+  ok(await has(a, 'Customer 10') && await has(a, 'Acme') && await until(async () => (await rows()) === 10 + few), 'to the first of all');
+  ok(await a.locator('[data-do=older]').count() === 0 && await until(() => a.evaluate(() => document.activeElement.localName === 'h1')), 'behind which there is nothing');
+  await outside('issue D9 Acme 1');
+  ok(await has(a, '€8.00') && await hasNot(a, 'Customer 11'), 'what happens shows there, and the page stays');
+  await sound(a, 'older reports');
+  await click('Newer');
+  await click('Newer');
+  ok(await has(a, 'Customer 90') && await a.locator('[data-do=newer]').count() === 0, 'and back');
+  await a.getByRole('searchbox').fill('Acme');
+  await click('Older');
+  await a.getByRole('searchbox').press('Enter');
+  ok(await has(a, 'Of Acme only') && await hasNot(a, 'Customer'), 'a customer has pages of his own');
+  await click('Show all customers');
+  ok(await has(a, 'Customer 90'), 'and all begin with the latest');
+}
+
 // ---- the looks ----
 
 const ROOMS = { reports: '#/reports', document: '#/documents/D2', processes: '#/processes', tasks: '#/tasks', repair: '#/repair', commands: '#/commands', figures: '#/figures' };
@@ -303,7 +334,7 @@ async function strangers() {
   await page.context().close();
 }
 
-for (const part of [issued, voided, tooLate, again, acknowledged, worked, repaired, keyboard, looks, strangers]) {
+for (const part of [issued, voided, tooLate, again, acknowledged, worked, repaired, keyboard, paged, looks, strangers]) {
   try {
     await part();
   } catch (error) {

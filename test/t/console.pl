@@ -55,6 +55,7 @@ my %outside = (
   break => sub { $node->safe_psql($db, qq{SELECT voiding.emit('OrderPlaced', '$_', '{"order_id": "$_"}', 'stock')}) for 'O1', 'O2';
     $node->safe_psql($db, q{SELECT voiding.emit('ParcelShipped', 'O9', '{"order_id": "O9"}', 'stock')}) },
   mend => sub { $node->safe_psql($db, q{CREATE OR REPLACE FUNCTION stock.reserve(order_id text) RETURNS void LANGUAGE sql AS ''}) },
+  many => sub { $node->safe_psql($db, q{INSERT INTO reports.customer_report (customer_id, currency) SELECT 'Customer ' || i, 'EUR' FROM generate_series(1, 90) i}) },
   # something to look at in each room
   leave => sub { $node->safe_psql($db, q{CREATE OR REPLACE FUNCTION stock.reserve(order_id text) RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM 1 / 0; END';
       SELECT voiding.emit('OrderPlaced', 'O5', '{"order_id": "O5"}', 'stock'), voiding.emit('ParcelShipped', 'O8', '{"order_id": "O8"}', 'stock');
