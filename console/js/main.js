@@ -71,7 +71,7 @@ function show(nodes) {
 
 function fault(error) {
   if (!(error instanceof Problem)) throw error;
-  if (error.status === 401) return askToken();
+  if (error.status === 401) return signedOut();
   if (error.status === 0 || error.status === 503) {
     state('reconnecting');
     if (!main.querySelector('h1')) show([h('h1', { tabindex: -1 }, room().title(path().slice(1))), h('p', { class: 'empty' }, 'Waiting for the server.')]);
@@ -118,6 +118,7 @@ async function act(name, element, event) {
     event.preventDefault();
     return main.focus();
   }
+  if (name === 'sign-in') return askToken();
   const action = Object.values(rooms).map((r) => r.actions?.[name]).find(Boolean);
   if (!action) return;
   try {
@@ -125,19 +126,30 @@ async function act(name, element, event) {
     if (said) toast(said);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.status === 401) await askToken();
+    if (error.status === 401) await signedOut();
     else toast([error.message, error.problem.hint].filter(Boolean).join(' '), 'failed');
   }
   refresh();
 }
 
+// ---- who we are ----
+
 let asking = false;
+let dismissed = false; // it is not asked again and again
+
+function signedOut() {
+  show([h('h1', { tabindex: -1 }, room().title(path().slice(1))), h('p', { class: 'empty' }, 'You are not signed in.'),
+    h('p', { class: 'buttons left' }, h('button', { class: 'main', 'data-do': 'sign-in' }, 'Sign in'))]);
+  return dismissed ? null : askToken();
+}
+
 async function askToken() {
   if (asking) return;
   asking = true;
   const given = await askFor({ title: 'Who are you?', text: 'This server wants a token (JWT). It is kept until this window is closed.', button: 'Sign in',
     fields: [{ name: 'token', label: 'Token', required: true }] });
   asking = false;
+  dismissed = !given;
   if (given) {
     signIn(given.token.trim());
     refresh();
@@ -149,7 +161,7 @@ async function askToken() {
 function state(text, error) {
   document.getElementById('live').dataset.state = text;
   document.getElementById('live-text').textContent = text;
-  if (error?.status === 401) askToken();
+  if (error?.status === 401) signedOut();
 }
 
 // what no event tells of (a report has taken a document in, a message gave up)

@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
-const [url, tokenUrl, folder, token] = process.argv.slice(2);
+const [url, tokenUrl, folder] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const LIMIT = 20000;
 const said = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -323,18 +323,42 @@ async function looks() {
 
 async function strangers() {
   const page = await open(tokenUrl);
-  ok(await until(() => page.locator('#dialog[open]').count()) && (await page.locator('#dialog').innerText()).includes('token'), 'where tokens are needed it asks for one');
-  await fill(page, { Token: token }, 'Sign in');
+  const asks = () => until(() => page.locator('#dialog[open]').count());
+  ok(await asks() && (await page.locator('#dialog').innerText()).includes('token'), 'where tokens are needed it asks for one');
+  await page.keyboard.press('Escape');
+  await page.waitForResponse((r) => r.url().endsWith('/events') && r.status() === 401);
+  ok(await has(page, 'You are not signed in') && (await page.locator('#dialog[open]').count()) === 0, 'dismissed, it does not ask again by itself');
+  await sound(page, 'signed out');
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await fill(page, { Token: await outside('token guest 3600') }, 'Sign in');
   ok(await live(page) && await has(page, 'Reports'), 'signed in, the stream is open');
   ok(await shows(page, '.choice'), 'and reports are there');
+  await page.reload();
+  ok(await live(page) && await shows(page, '.choice'), 'also after a reload');
   await room(page, '#/repair');
   ok(await has(page, 'permission denied'), 'what its role may not see is said to be so');
   await room(page, '#/processes');
   ok(await has(page, 'permission denied'), 'in each room');
+  ok((await page.context().cookies()).length === 0 && await page.evaluate(() => localStorage.length) === 0, 'the token is in this tab only');
   await page.context().close();
 }
 
-for (const part of [issued, voided, tooLate, again, acknowledged, worked, repaired, keyboard, paged, looks, strangers]) {
+async function expired() {
+  const page = await open(tokenUrl);
+  await fill(page, { Token: await outside('token clerk 12') }, 'Sign in');
+  ok(await live(page), 'a token for some seconds');
+  await issue(page, 'T1', 'Tokens', '3');
+  ok(await has(page, '€3.00'), 'with it one may do what its role may');
+  ok(await until(async () => (await page.locator('#live').getAttribute('data-state')) === 'signed out') && await until(() => page.locator('#dialog[open]').count()),
+    'its time is over: the stream ends, and it asks for another');
+  ok(!(await text(page)).includes('€3.00'), 'and shows no more');
+  await outside('issue T2 Tokens 4');
+  await fill(page, { Token: await outside('token clerk 3600') }, 'Sign in');
+  ok(await live(page) && await has(page, '€7.00'), 'signed in again it goes on, and what happened meanwhile is there');
+  await page.context().close();
+}
+
+for (const part of [issued, voided, tooLate, again, acknowledged, worked, repaired, keyboard, paged, looks, strangers, expired]) {
   try {
     await part();
   } catch (error) {
