@@ -62,13 +62,18 @@ build/gateway-asan: $(wildcard src/gateway/*.[ch]) src/gateway/page_files.h
 	$(CC) -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined -fno-sanitize-recover=all \
 		-DVOIDING_VERSION='"$(EXTVERSION)"' $(shell pkg-config --cflags $(GATEWAY_LIBS)) -o $@ $(wildcard src/gateway/*.c) \
 		$(shell pkg-config --libs $(GATEWAY_LIBS))
-# and under libFuzzer: test/fuzz/gateway.c, options.c
+# and under libFuzzer: test/fuzz/gateway.c, options.c; and http.c, the extension
 FUZZ_gateway = $(filter-out %/main.c %/listen.c,$(wildcard src/gateway/*.c))
 build/fuzz-%: test/fuzz/%.c $(wildcard src/gateway/*.[ch]) src/gateway/page_files.h
 	mkdir -p build
 	clang -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
 		-DVOIDING_VERSION='"$(EXTVERSION)"' $(shell pkg-config --cflags $(GATEWAY_LIBS)) -Isrc/gateway -o $@ $< $(FUZZ_$*) \
 		$(shell pkg-config --libs $(GATEWAY_LIBS))
+build/fuzz-http.so: test/fuzz/http.c $(wildcard src/*.[ch])
+	mkdir -p build
+	clang -shared -fPIC -std=gnu11 -O1 -g -Wall -fsanitize=fuzzer-no-link,undefined -fsanitize-trap=undefined -fno-sanitize=function,alignment \
+		$(PG_CPPFLAGS) -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc -o $@ $(wildcard src/*.c) $< \
+		$$(clang -print-file-name=libclang_rt.fuzzer_no_main-$$(uname -m).a) -lstdc++ -lm -lpthread
 # the unit goes below the prefix of bindir: where that is /usr, systemd finds it
 unitdir = $(patsubst %/bin,%,$(bindir:%/lib/postgresql/$(MAJORVERSION)/bin=%/bin))/lib/systemd/system
 install-gateway: voiding-gateway
@@ -88,9 +93,8 @@ test/out/expected test/out/isolation/expected:
 
 .PHONY: gateway install-gateway uninstall-gateway test test-workers test-matrix demo bench bench-peers lint check-asan dist help
 
-# npm may have come with another Node.js than Debian's
 test:
-	script/setup chromium fonts-dejavu-core clang libclang-rt-dev $$(command -v npm >/dev/null || echo nodejs npm)
+	script/setup --test
 	KEEP=build/console script/unprivileged script/modes SERVED=0 "SERVED=2 BY_HAND=0"
 
 test-workers:
