@@ -92,12 +92,21 @@ function navigation() {
       counts[name] ? h('span', { class: 'count' }, h('span', { class: 'hidden' }, ', '), String(counts[name]), h('span', { class: 'hidden' }, ' to look at')) : null))))));
 }
 
+// on a phone the rooms are a row that scrolls. Some browsers let Tab go on from
+// what scrollIntoView() has shown, and past the link to the content
+function keepInSight(link) {
+  if (!link) return;
+  const nav = document.getElementById('nav');
+  const [row, here] = [nav, link].map((e) => e.getBoundingClientRect());
+  nav.scrollLeft += here.left - row.left - (row.width - here.width) / 2;
+}
+
 function go(event) {
   arriving = Boolean(event);
   main.setAttribute('aria-busy', 'true');
   document.title = `${room().title(path().slice(1))} - voiding`;
   navigation();
-  document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
+  keepInSight(document.querySelector('#nav [aria-current]'));
   refresh();
 }
 

@@ -302,6 +302,7 @@ async function looks() {
     ['phone-dark', { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, colorScheme: 'dark' }]]) {
     const page = await open(url, { reducedMotion: 'reduce', ...options });
     const wide = [];
+    const hidden = [];
     await live(page);
     for (const [name, hash] of Object.entries(ROOMS)) {
       await room(page, hash);
@@ -309,8 +310,10 @@ async function looks() {
       await page.screenshot({ path: `${folder}/${kind}-${name}.png`, fullPage: true });
       await sound(page, `${kind}, ${name}`);
       if (await page.evaluate(() => document.documentElement.scrollWidth > innerWidth)) wide.push(name);
+      if (await page.evaluate(() => { const b = document.querySelector('nav [aria-current]').getBoundingClientRect(); return b.left < 0 || b.right > innerWidth; })) hidden.push(name);
     }
     ok(wide.length === 0, `${kind}: nothing is wider than the window`, wide);
+    ok(hidden.length === 0, `${kind}: the present room is in sight`, hidden);
     await room(page, ROOMS.document);
     await page.locator('.title button').click();
     await page.screenshot({ path: `${folder}/${kind}-dialog.png` });
