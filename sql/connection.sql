@@ -60,19 +60,14 @@ CREATE FUNCTION voiding.stream_name(sender text, receiver text) RETURNS name
 AS $$ SELECT format('voiding_%s_to_%s', sender, receiver)::name $$;
 COMMENT ON FUNCTION voiding.stream_name(text, text) IS 'internal: of the publication and the slot over here, and the subscription over there';
 
-CREATE FUNCTION voiding.current_lsn() RETURNS pg_lsn
-  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END $$;
-COMMENT ON FUNCTION voiding.current_lsn() IS 'internal';
-
 -- ---- looking ----
 
 -- One row a connection. What is unknown to who may not see subscriptions is null.
 CREATE VIEW voiding.connection AS
-  SELECT s.name AS service, s.known_as, voiding.stream_name(s.known_as, s.name) AS slot,
+  SELECT s.name AS service, s.known_as, format('voiding_%s_to_%s', s.known_as, s.name) AS slot,
          CASE WHEN r.slot_name IS NULL THEN 'no slot' WHEN r.wal_status = 'lost' THEN 'lost'
               WHEN r.active THEN 'connected' ELSE 'waiting' END AS sending,
-         pg_wal_lsn_diff(voiding.current_lsn(), r.confirmed_flush_lsn) AS behind_bytes, r.safe_wal_size AS bytes_until_lost,
+         pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, r.confirmed_flush_lsn) AS behind_bytes, r.safe_wal_size AS bytes_until_lost,
          p.confirmed_at,
          u.subname AS subscription,
          CASE WHEN u.oid IS NULL THEN 'no subscription' WHEN NOT u.subenabled THEN 'disabled'
@@ -80,9 +75,9 @@ CREATE VIEW voiding.connection AS
          w.latest_end_time AS heard_at, e.apply_error_count AS apply_errors
     FROM voiding.service s
     LEFT JOIN voiding.connection_progress p ON p.service = s.name
-    LEFT JOIN pg_replication_slots r ON r.slot_name = voiding.stream_name(s.known_as, s.name) AND r.database = current_database()
+    LEFT JOIN pg_replication_slots r ON r.slot_name = format('voiding_%s_to_%s', s.known_as, s.name) AND r.database = current_database()
     LEFT JOIN (SELECT x.oid, x.subname, x.subenabled FROM pg_subscription x JOIN pg_database d ON d.oid = x.subdbid AND d.datname = current_database()) u
-           ON u.subname = voiding.stream_name(s.name, s.known_as)
+           ON u.subname = format('voiding_%s_to_%s', s.name, s.known_as)
     LEFT JOIN pg_stat_subscription w ON w.subid = u.oid AND w.relid IS NULL
     LEFT JOIN pg_stat_subscription_stats e ON e.subid = u.oid
    WHERE s.known_as IS NOT NULL;

@@ -15,17 +15,26 @@ CREATE VIEW voiding.worker AS
     FROM voiding.serving() s LEFT JOIN pg_stat_activity a USING (pid);
 COMMENT ON VIEW voiding.worker IS 'background workers that serve this database';
 
+-- Of what comes from other databases nobody knows yet for which service it is.
 CREATE VIEW voiding.stats AS
+  WITH queue (name) AS (
+    SELECT s.name FROM voiding.service s WHERE s.known_as IS NULL
+    UNION ALL SELECT 'arrival' WHERE EXISTS (SELECT FROM voiding.service s WHERE s.known_as IS NOT NULL))
   SELECT c.name, jsonb_build_object('service', s.service) AS labels, c.value::numeric
     FROM voiding.counters() s,
          LATERAL (VALUES ('handled', s.handled), ('failed', s.failed), ('retried', s.retried), ('dead', s.dead)) c(name, value)
   UNION ALL
   SELECT 'pending', jsonb_build_object('service', s.name), count(o.id)
-    FROM voiding.service s LEFT JOIN voiding.outbox o ON o.destination = s.name GROUP BY s.name
+    FROM queue s LEFT JOIN voiding.outbox o ON o.destination = s.name GROUP BY s.name
   UNION ALL
   SELECT 'oldest_pending_seconds', jsonb_build_object('service', s.name),
          coalesce(round(extract(epoch FROM voiding.now() - min(o.created_at)), 3), 0)
-    FROM voiding.service s LEFT JOIN voiding.outbox o ON o.destination = s.name GROUP BY s.name
+    FROM queue s LEFT JOIN voiding.outbox o ON o.destination = s.name GROUP BY s.name
+  UNION ALL
+  SELECT 'connection_' || c.name, jsonb_build_object('service', x.service), c.value
+    FROM voiding.connection x,
+         LATERAL (VALUES ('sending', (x.sending = 'connected')::integer), ('receiving', (x.receiving = 'running')::integer), ('behind_bytes', x.behind_bytes)) c(name, value)
+   WHERE c.value IS NOT NULL
   UNION ALL
   SELECT 'dead_letters', '{}', count(*) FROM voiding.dead_letter
   UNION ALL

@@ -37,7 +37,7 @@ INSERT INTO duty VALUES
   ('owner', '{voiding.begin_conversation,voiding.caller,voiding.check_snapshot,voiding.create_command,voiding.create_query,voiding.create_service,voiding.create_task_type,voiding.drop_command,voiding.drop_query,voiding.drop_service,voiding.drop_task_type,voiding.emit,voiding.emit_event,voiding.now,voiding.sender,voiding.subscribe,voiding.unsubscribe,voiding.uuid}', '{}'),
   ('designer', '{voiding.check_definition,voiding.create_process_type,voiding.diagram,voiding.drop_process_type}', '{}'),
   ('monitor', '{voiding.check_invariants,voiding.diagram,voiding.explain,voiding.me,voiding.metrics,voiding.now,voiding.waits_for}',
-     '{voiding.dead_letter:SELECT,voiding.handler:SELECT,voiding.ongoing_process:SELECT,voiding.outbox:SELECT,voiding.parked_event:SELECT,voiding.process:SELECT,voiding.process_history:SELECT,voiding.service:SELECT,voiding.task:SELECT,voiding.task_purge:SELECT,voiding.timer:SELECT,voiding.transition:SELECT}');
+     '{voiding.connection:SELECT,voiding.dead_letter:SELECT,voiding.handler:SELECT,voiding.ongoing_process:SELECT,voiding.outbox:SELECT,voiding.parked_event:SELECT,voiding.process:SELECT,voiding.process_history:SELECT,voiding.service:SELECT,voiding.task:SELECT,voiding.task_purge:SELECT,voiding.timer:SELECT,voiding.transition:SELECT}');
 
 CREATE TEMP TABLE ours AS SELECT oid, nspname FROM pg_namespace WHERE nspname IN ('voiding', 'billing', 'reports');
 

@@ -66,6 +66,7 @@ is_deeply([ grep { !$condition{$_} } sort keys %used ], [], 'every condition tha
 
 # those of C, whose macros have other names than the conditions
 my %macro = (
+  ERRCODE_FEATURE_NOT_SUPPORTED => '0A000',
   ERRCODE_NULL_VALUE_NOT_ALLOWED => '22004',
   ERRCODE_INVALID_PARAMETER_VALUE => '22023',
   ERRCODE_T_R_SERIALIZATION_FAILURE => '40001',
