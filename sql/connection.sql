@@ -18,7 +18,7 @@ CREATE TABLE voiding.transfer (
   causation_id   uuid,
   sent_in        text,
   created_at     timestamptz NOT NULL,
-  PRIMARY KEY (destination, id)
+  PRIMARY KEY (destination, origin, id)
 );
 COMMENT ON TABLE voiding.transfer IS 'messages to services in other databases, and from them; append-only, purged by age';
 COMMENT ON COLUMN voiding.transfer.aggregatetype IS 'of an event its source, of a command the service that is to handle it';
@@ -30,9 +30,10 @@ SELECT pg_catalog.pg_extension_config_dump('voiding.transfer', '');
 
 CREATE FUNCTION voiding.arrive() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_arrive';
-COMMENT ON FUNCTION voiding.arrive() IS 'internal: what replication brings is put into the outbox, once';
-CREATE TRIGGER arrive BEFORE INSERT ON voiding.transfer FOR EACH ROW EXECUTE FUNCTION voiding.arrive();
-ALTER TABLE voiding.transfer ENABLE REPLICA TRIGGER arrive;
+COMMENT ON FUNCTION voiding.arrive() IS 'internal: what replication brings is put into the outbox, once; nothing else may come';
+CREATE TRIGGER arrive BEFORE INSERT OR UPDATE OR DELETE ON voiding.transfer FOR EACH ROW EXECUTE FUNCTION voiding.arrive();
+CREATE TRIGGER refuse BEFORE TRUNCATE ON voiding.transfer FOR EACH STATEMENT EXECUTE FUNCTION voiding.arrive();
+ALTER TABLE voiding.transfer ENABLE REPLICA TRIGGER arrive, ENABLE REPLICA TRIGGER refuse;
 
 -- How far a connection's receiver surely is: all that left before confirmed_at
 -- it has. Written by watch_connections(); apart from the service, whose row
@@ -209,18 +210,32 @@ END $$;
 COMMENT ON FUNCTION voiding.resend(text, timestamptz) IS
   'send again what has left for a service since then, or since it surely has everything; what has arrived there has no effect; returns how many';
 
+CREATE FUNCTION voiding.tables_of(stream name) RETURNS oid[]
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT array_agg(r.srrelid) FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid JOIN pg_database d ON d.oid = s.subdbid
+   WHERE s.subname = stream AND d.datname = current_database()
+$$;
+COMMENT ON FUNCTION voiding.tables_of(name) IS 'internal: what a subscription may write into';
+
 -- False: the other side does not send to us yet.
 CREATE FUNCTION voiding.make_subscription(service text, known_as text, conninfo text, synchronous_commit text) RETURNS boolean
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET client_min_messages = error
 AS $$
 DECLARE
   stream name := voiding.stream_name(service, known_as);
+  tables oid[] := voiding.tables_of(stream);
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_subscription s WHERE s.subname = stream AND s.subdbid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) THEN
+  IF tables IS NULL THEN  -- nor is there any in one that was restored
+    PERFORM voiding.remove_subscription(stream);
     EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, copy_data = false, slot_name = %L, synchronous_commit = %L)',
                    stream, conninfo, stream, stream, synchronous_commit);
+    tables := voiding.tables_of(stream);
   END IF;
-  IF EXISTS (SELECT FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid WHERE s.subname = stream) THEN
+  IF tables <> ARRAY['voiding.transfer'::regclass::oid] THEN
+    RAISE EXCEPTION 'service "%" would write into other tables than voiding.transfer', service
+      USING ERRCODE = 'insufficient_privilege', HINT = format('Publication "%s" over there must have this table only.', stream);
+  ELSIF tables IS NOT NULL THEN
     EXECUTE format('ALTER SUBSCRIPTION %I CONNECTION %L', stream, conninfo);
     EXECUTE format('ALTER SUBSCRIPTION %I SET (synchronous_commit = %L)', stream, synchronous_commit);
     RETURN true;

@@ -99,8 +99,9 @@ sub forge
   my $origin = $columns{origin} // 'billing';
 
   $columns{aggregatetype} //= $source;
+  $columns{payload} //= '{"document_id": "F"}';
   return say_in($billing, qq{INSERT INTO voiding.transfer VALUES
-    (voiding.uuid(), '$columns{aggregatetype}', 'F', '$type', '{"document_id": "F"}', '$source', '$origin', 'manager', voiding.uuid(), NULL, NULL, now())
+    (voiding.uuid(), '$columns{aggregatetype}', 'F', '$type', '$columns{payload}', '$source', '$origin', 'manager', voiding.uuid(), NULL, NULL, now())
     RETURNING id});
 }
 
@@ -115,6 +116,19 @@ say_in($manager, q{SELECT voiding.create_service('desk'), voiding.create_command
 is_dead($manager, forge('TaskCompleted', 'billing'), '^42939', 'an event of the engine itself from elsewhere is a dead letter');
 is_dead($manager, forge('DeskTidied', 'desk'), '^42501.*lives here', '... and one of a service that lives here');
 is_dead($manager, forge('Untidy', 'billing', aggregatetype => 'manager'), '^42704: no service here handles', '... and a command that nobody handles');
+is_dead($manager, forge('DocumentVoided', 'reports'), '^42501.*in the name of', '... and an event of another connected database');
+is_dead($manager, forge('Untidy', $_, aggregatetype => 'manager'), '^42501.*in the name of', "... and a command in the name of $_") for qw(voiding desk reports);
+is_dead($manager, forge('DocumentVoided', 'billing', payload => '[]'), '^22023', '... and an event whose data is no object');
+is(say_in($manager, q{SELECT count(*) FROM voiding.transfer WHERE source IN ('voiding', 'reports') AND origin = 'billing'}), '0',
+  'what is forged does not take the place of what is to come');
+say_in($billing, q{ALTER PUBLICATION voiding_billing_to_manager SET (publish = 'insert, update, delete')});
+say_in($billing, q{UPDATE voiding.transfer SET payload = '{}' WHERE destination = 'manager' AND type = 'DeskTidied';
+  DELETE FROM voiding.transfer WHERE destination = 'manager' AND type = 'TaskCompleted'});
+say_in($billing, q{ALTER PUBLICATION voiding_billing_to_manager SET (publish = 'insert')});
+is_dead($manager, forge('DocumentVoided', 'billing', payload => '[]'), '^22023', 'changes of rows come');
+is(say_in($manager, q{SELECT string_agg(type || payload, ' ' ORDER BY type) FROM voiding.transfer WHERE type IN ('DeskTidied', 'TaskCompleted')}),
+  'DeskTidied{"document_id": "F"} TaskCompleted{"document_id": "F"}', '... and change nothing');
+like(error_of($manager, 'postgres', 'SET session_replication_role = replica; TRUNCATE voiding.transfer'), qr/^42501: /, 'nor is all removed by another database');
 say_in($billing, q{ALTER PUBLICATION voiding_billing_to_manager SET TABLE voiding.transfer});
 is_dead($manager, forge('DocumentVoided', 'reports', origin => 'reports'), '^42501: it did not come from', '... and what did not come over the connection that it names');
 say_in($billing, q{ALTER PUBLICATION voiding_billing_to_manager SET TABLE voiding.transfer WHERE (origin = 'billing' AND destination = 'manager')});
@@ -123,7 +137,7 @@ is(error_of($manager, 'postgres', q{SELECT voiding.send_command('MarkDocumentAsV
 like(error_of($manager, 'postgres', q{SELECT voiding.emit('DocumentVoided', 'D4', '{}', 'billing')}), qr/^42501: service "billing" lives in another database/,
   'nobody speaks here for a service elsewhere');
 say_in($manager, q{SELECT voiding.discard_message(id, 'forged') FROM voiding.dead_letter});
-say_in($_, q{DELETE FROM voiding.transfer WHERE origin = 'reports' AND aggregateid = 'F'}) for $manager, $billing;
+say_in($_, q{DELETE FROM voiding.transfer WHERE aggregateid = 'F'}) for $manager, $billing;
 
 # ---- a command that gives up over there ----
 
