@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
@@ -25,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/fmgrprotos.h"
+#include "utils/xid8.h"
 
 #include "voiding.h"
 #include "command.h"
@@ -61,6 +63,7 @@ vd_depart(const VdMessage *m, const char *known_as)
 	v[Tr_sent_in] = m->sent_in ? CStringGetTextDatum(m->sent_in) : (Datum) 0;
 	n[Tr_sent_in] = m->sent_in == NULL;
 	v[Tr_created_at] = TimestampTzGetDatum(m->created_at ? m->created_at : vd_now());
+	v[Tr_xid] = FullTransactionIdGetDatum(GetTopFullTransactionId());
 	vd_insert(VD_TRANSFER, v, n);
 }
 

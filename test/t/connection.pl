@@ -188,5 +188,97 @@ is(say_in($billing, q{SELECT (SELECT count(*) FROM pg_replication_slots), (SELEC
 say_in($billing, q{SELECT billing.issue_document('H2', 'C9', 1)});
 is(say_in($billing, q{SELECT count(*) FROM voiding.transfer WHERE aggregateid = 'H2'}), '0', 'and nothing leaves any more');
 
+# ---- two databases of one cluster: what is odd, what is hostile ----
+
+my $connect = q{CALL voiding.connect_service('two', NULL, 'one', events => '{Said}')};
+sub in { my ($db, $sql) = @_; return $manager->safe_psql($db, $sql) }
+sub arrives
+{
+  my ($subject, $name) = @_;
+  local $Test::Builder::Level = $Test::Builder::Level + 1;
+  return ok(poll_until(sub { in('two', qq{SELECT count(*) FROM voiding.transfer WHERE aggregateid = '$subject'}) eq '1' }, 60), $name);
+}
+sub is_confirmed
+{
+  my ($subject, $name) = @_;
+  local $Test::Builder::Level = $Test::Builder::Level + 1;
+  return ok(poll_until(sub { in('one', q{SELECT voiding.watch_connections()});
+      in('one', qq{SELECT pg_visible_in_snapshot(t.xid, p.confirmed) FROM voiding.transfer t, voiding.connection_progress p WHERE aggregateid = '$subject'}) eq 't' }, 60), $name);
+}
+sub emit { in('one', "SELECT voiding.emit('Said', '$_[0]', '{}', 'here')"); return; }
+sub lose_slot   # after the receiver has stopped to read
+{
+  in('two', 'ALTER SUBSCRIPTION voiding_one_to_two DISABLE');
+  poll_until(sub { in('one', q{SELECT active FROM pg_replication_slots WHERE slot_name = 'voiding_one_to_two'}) eq 'f' }, 60) or die 'the slot is in use';
+  $_->() for @_;
+  in('one', q{SELECT pg_drop_replication_slot('voiding_one_to_two')});
+  return;
+}
+sub make_good { in('one', $connect); in('two', 'ALTER SUBSCRIPTION voiding_one_to_two ENABLE'); return; }
+
+for my $db (qw(one two))
+{
+  in('postgres', "CREATE DATABASE $db TEMPLATE template0");
+  in($db, 'SET voiding.example = off; CREATE EXTENSION voiding');
+}
+in('one', q{SELECT voiding.create_service('here')});
+in('one', $connect);
+my $subscribe = sprintf q{CALL voiding.connect_service('one', 'host=%s port=%s user=%s dbname=one', 'two')}, $manager->host, $manager->port, (getpwuid $<)[0];
+in('one', 'ALTER PUBLICATION voiding_one_to_two ADD TABLE voiding.service');
+like(error_of($manager, 'two', $subscribe), qr/^42501: service "one" would write into other tables/, 'who would write into other tables is not connected');
+is(in('two', 'SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = current_database()'), '0', '... and has no subscription');
+in('one', 'ALTER PUBLICATION voiding_one_to_two DROP TABLE voiding.service');
+in('two', $subscribe);
+emit('first');
+arrives('first', 'two databases of one cluster are connected');
+is_confirmed('first', 'and what has arrived is confirmed');
+in('one', q{SELECT voiding.resend('two', '-infinity')});
+is_confirmed('first', '... also what was sent again and is not followed by anything');
+
+# a process that the event is for is locked: its id is drawn, its transaction has none yet
+in('one', q{SELECT voiding.create_process_type('talk', '{"key": "k", "start": {"Begun": "On"}, "states": {"On": {"on": {"Said": "Over"}, "forever": "-"}, "Over": {"type": "final"}}}')});
+in('one', q{SELECT voiding.emit('Begun', 'early', '{"k": "early"}', 'here')});
+my $holds = $manager->background_psql('one');
+$holds->query_safe('BEGIN');
+$holds->query_safe('SELECT FROM voiding.active_process FOR UPDATE');
+my $early = $manager->background_psql('one', timeout => 120);
+$early->query_until(qr/started/, qq{\\echo started\nSELECT voiding.emit('Said', 'early', '{"k": "early"}', 'here');\n});
+ok(poll_until(sub { in('one', q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > '1.5 s'}) eq '1' }, 60), 'an event waits before it is written');
+for my $late (qw(late later))
+{
+  emit($late);
+  arrives($late, "$late events arrive");
+  is_confirmed($late, '... and are confirmed');
+}
+lose_slot(sub { $holds->query_safe('COMMIT'); $early->query_safe('SELECT 1'); });
+$_->quit for $holds, $early;
+make_good();
+arrives('early', 'what was written later is not taken for confirmed, though its id is older');
+
+# the server dies between making a slot and sending again
+lose_slot(sub { emit('between'); });
+is(in('one', 'SELECT voiding.watch_connections()'), 'two', 'a lost slot is noted');
+in('one', q{SELECT voiding.make_slot('two')});
+in('one', 'SELECT voiding.watch_connections()') for 1 .. 3;
+make_good();
+arrives('between', 'what was missed is sent when the slot has been made but nothing sent');
+
+# who holds a transaction open holds up a new slot, but not the workers
+in('one', q{CREATE TABLE here.heard (subject text); CREATE FUNCTION here.hear(subject text) RETURNS void LANGUAGE sql AS 'INSERT INTO here.heard VALUES ($1)';
+  SELECT voiding.subscribe('Whispered', 'here.hear'); SELECT voiding.start_workers(1)});
+my $open = $manager->background_psql('one');
+$open->query_safe('BEGIN');
+$open->query_safe('SELECT pg_current_xact_id()');
+$logged = -s $manager->logfile;
+lose_slot(sub { emit('held up'); });
+ok(poll_until(sub { PostgreSQL::Test::Utils::slurp_file($manager->logfile, $logged) =~ /canceling statement due to lock timeout/ }, 60), 'a new slot has to wait');
+in('one', q{SELECT voiding.emit('Whispered', 's', '{"subject": "s"}', 'here')});
+ok(poll_until(sub { in('one', 'SELECT count(*) FROM here.heard') eq '1' }, 60), 'what is to be handled is handled meanwhile');
+$open->query_safe('COMMIT');
+$open->quit;
+in('two', 'ALTER SUBSCRIPTION voiding_one_to_two ENABLE');
+arrives('held up', 'then there is a slot, and what was missed is sent');
+in('one', 'SELECT voiding.stop_workers()');
+
 $_->stop for $billing, $reports, $manager;
 done_testing();
