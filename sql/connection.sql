@@ -103,13 +103,13 @@ COMMENT ON VIEW voiding.under_way IS 'messages that may not have arrived over th
 
 -- ---- what must be set ----
 
-CREATE FUNCTION voiding.check_replication(slot name, receives boolean) RETURNS void
+CREATE FUNCTION voiding.check_replication(slot name, subscription name) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   slots integer := (SELECT count(*) FROM pg_replication_slots r WHERE r.slot_name <> slot);
   free  integer := current_setting('max_replication_slots')::integer - slots;
-  workers integer := current_setting('max_logical_replication_workers')::integer - (SELECT count(*) FROM pg_subscription s WHERE s.subenabled);
+  workers integer := current_setting('max_logical_replication_workers')::integer - (SELECT count(*) FROM pg_subscription s WHERE s.subenabled AND s.subname <> subscription);
 BEGIN
   IF current_setting('wal_level') <> 'logical' THEN
     RAISE EXCEPTION 'wal_level is "%": nothing can be sent', current_setting('wal_level')
@@ -117,7 +117,10 @@ BEGIN
   ELSIF least(free, current_setting('max_wal_senders')::integer - slots) < 1 THEN
     RAISE EXCEPTION 'no replication slot is free: max_replication_slots is %, max_wal_senders %', current_setting('max_replication_slots'), current_setting('max_wal_senders')
       USING ERRCODE = 'configuration_limit_exceeded', HINT = 'Each connection needs one of both, and one more slot to receive. A change needs a restart.';
-  ELSIF receives AND workers < 1 THEN
+  ELSIF EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.database IS DISTINCT FROM current_database()) THEN
+    RAISE EXCEPTION 'replication slot "%" is another database''s', slot
+      USING ERRCODE = 'duplicate_object', HINT = 'Each database of a cluster is known under a name of its own.';
+  ELSIF subscription IS NOT NULL AND workers < 1 THEN
     RAISE EXCEPTION 'no worker is free to receive: max_logical_replication_workers is %', current_setting('max_logical_replication_workers')
       USING ERRCODE = 'configuration_limit_exceeded', HINT = 'One for each connection, out of max_worker_processes.';
   END IF;
@@ -130,7 +133,7 @@ BEGIN
       USING HINT = 'With a limit its slot is lost instead, and what it missed is sent again.';
   END IF;
 END $$;
-COMMENT ON FUNCTION voiding.check_replication(name, boolean) IS 'internal';
+COMMENT ON FUNCTION voiding.check_replication(name, name) IS 'internal';
 
 -- ---- connecting ----
 
@@ -144,18 +147,19 @@ DECLARE
   stream name := voiding.stream_name(known_as, name);
   e      text;
 BEGIN
-  PERFORM voiding.check_name('service', x, '^[a-z_][a-z0-9_]{0,24}$') FROM unnest(ARRAY[name, known_as]) x;
+  -- without the word "to": where a name ends must be seen in voiding_a_to_b
+  PERFORM voiding.check_name('service', x, '^(?!(.*_)?to(_|$))[a-z_][a-z0-9_]{0,24}$') FROM unnest(ARRAY[name, known_as]) x;
   IF name = known_as OR name IN ('voiding', 'process', 'command', 'task', 'event', 'arrival') THEN
     RAISE EXCEPTION 'service name "%" is reserved', name
       USING ERRCODE = 'reserved_name', HINT = 'known_as is what this database is called over there, another name than that of the service.';
   END IF;
-  INSERT INTO voiding.service (name, owner, known_as) VALUES (name, owner, known_as) ON CONFLICT DO NOTHING;
+  INSERT INTO voiding.service (name, owner, known_as) VALUES (name, coalesce(owner, session_user), known_as) ON CONFLICT DO NOTHING;
   SELECT * INTO s FROM voiding.service x WHERE x.name = make_connection.name;
   IF s.known_as IS DISTINCT FROM known_as THEN
     RAISE EXCEPTION 'service "%" %', name, CASE WHEN s.known_as IS NULL THEN 'lives here' ELSE format('knows this database as "%s"', s.known_as) END
       USING ERRCODE = 'duplicate_object', HINT = 'Connect it with another name, or disconnect_service() it first.';
   END IF;
-  UPDATE voiding.service x SET owner = make_connection.owner WHERE x.name = make_connection.name;
+  UPDATE voiding.service x SET owner = make_connection.owner WHERE x.name = make_connection.name AND make_connection.owner IS NOT NULL;
   FOREACH e IN ARRAY events LOOP
     IF voiding.is_engine_event(e) THEN
       RAISE EXCEPTION 'event type "%" is the engine''s own and stays here', e USING ERRCODE = 'reserved_name';
@@ -172,10 +176,15 @@ BEGIN
   -- transaction ids of another cluster mean nothing here
   UPDATE voiding.connection_progress p SET home = voiding.home(), missed = true, noted = '1:1:', noted_lsn = '0/0', confirmed = '1:1:'
    WHERE p.service = make_connection.name AND p.home <> voiding.home();
-  IF NOT EXISTS (SELECT FROM pg_publication p WHERE p.pubname = stream) THEN
-    EXECUTE format('CREATE PUBLICATION %I FOR TABLE voiding.transfer (id, aggregatetype, aggregateid, type, payload, source, origin,
-                      destination, correlation_id, causation_id, sent_in, created_at)
-                      WHERE (origin = %L AND destination = %L) WITH (publish = ''insert'')', stream, known_as, name);
+  -- (a dump has the publication, but not that a table of an extension is in it)
+  IF NOT EXISTS (SELECT FROM pg_publication_tables p WHERE (p.pubname, p.schemaname, p.tablename) = (stream, 'voiding', 'transfer')) THEN
+    IF NOT EXISTS (SELECT FROM pg_publication p WHERE p.pubname = stream) THEN
+      PERFORM voiding.drop_slot(stream);  -- it would look for it where it was not
+      EXECUTE format('CREATE PUBLICATION %I WITH (publish = ''insert'')', stream);
+    END IF;
+    EXECUTE format('ALTER PUBLICATION %I SET TABLE voiding.transfer (id, aggregatetype, aggregateid, type, payload, source, origin,
+                      destination, correlation_id, causation_id, sent_in, created_at) WHERE (origin = %L AND destination = %L)', stream, known_as, name);
+    UPDATE voiding.connection_progress p SET missed = true WHERE p.service = make_connection.name;
   END IF;
   PERFORM voiding.note_missed(ARRAY[name]);
 END $$;
@@ -200,7 +209,7 @@ DECLARE
   slot name := (SELECT voiding.stream_name(s.known_as, s.name) FROM voiding.service s WHERE s.name = service);
 BEGIN
   PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r
-    WHERE r.slot_name = slot AND r.wal_status = 'lost';
+    WHERE r.slot_name = slot AND r.database = current_database() AND r.wal_status = 'lost';
   -- (one that is being made, and may fail, is none yet: an error)
   IF NOT EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.confirmed_flush_lsn IS NOT NULL) THEN
     PERFORM pg_create_logical_replication_slot(slot, 'pgoutput');
@@ -297,8 +306,8 @@ CREATE PROCEDURE voiding.connect_service(name text, conninfo text, known_as text
 AS $$
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-  PERFORM voiding.check_replication(voiding.stream_name(known_as, name), conninfo IS NOT NULL);
-  PERFORM voiding.make_connection(name, known_as, coalesce(commands, '{}'), coalesce(events, '{}'), coalesce(pg_catalog.pg_get_userbyid(owner), session_user));
+  PERFORM voiding.check_replication(voiding.stream_name(known_as, name), CASE WHEN conninfo IS NOT NULL THEN voiding.stream_name(name, known_as) END);
+  PERFORM voiding.make_connection(name, known_as, coalesce(commands, '{}'), coalesce(events, '{}'), pg_get_userbyid(owner));
   COMMIT;
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   PERFORM voiding.make_slot(name);
@@ -311,7 +320,7 @@ BEGIN
   END IF;
 END $$;
 COMMENT ON PROCEDURE voiding.connect_service(text, text, text, text[], text[], regrole, text) IS
-  'connect a service in another database, which connects this one: name: what it is called here; known_as: what this database is called there; commands, events: what it takes; owner: whose rights its commands have here; conninfo null: it only takes; again: change it, mend it';
+  'connect a service in another database, which connects this one: name: what it is called here; known_as: what this database is called there; commands, events: what it takes; owner: whose rights its commands have here (first: who connects); conninfo null: it only takes; again: change it, mend it';
 
 -- ---- disconnecting ----
 
@@ -336,8 +345,8 @@ AS $$
 BEGIN
   FOR i IN 1 .. 200 LOOP
     BEGIN
-      PERFORM pg_terminate_backend(r.active_pid) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.active;
-      PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r WHERE r.slot_name = slot;
+      PERFORM pg_terminate_backend(r.active_pid) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.database = current_database() AND r.active;
+      PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.database = current_database();
       RETURN;
     EXCEPTION WHEN object_in_use THEN
       PERFORM pg_sleep(0.05);
@@ -353,9 +362,9 @@ CREATE PROCEDURE voiding.disconnect_service(name text, discard boolean DEFAULT f
 AS $$
 DECLARE
   s    voiding.service := voiding.get_service(name);
-  slot name;
-  sent pg_lsn;
-  till timestamptz := pg_catalog.clock_timestamp();
+  slot pg_catalog.name;  -- qualified: search_path is the caller's as yet
+  sent pg_catalog.pg_lsn;
+  till pg_catalog.timestamptz := pg_catalog.clock_timestamp();
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   IF s.known_as IS NULL THEN
@@ -365,8 +374,8 @@ BEGIN
   till := till + timeout;
   PERFORM pg_logical_emit_message(true, 'voiding', '');  -- so that there is something to confirm, behind all that was sent
   COMMIT;
-  PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
-  sent := pg_current_wal_flush_lsn();
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  sent := pg_current_wal_insert_lsn();
   WHILE NOT discard AND EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.confirmed_flush_lsn < sent) LOOP
     IF clock_timestamp() > till THEN
       RAISE EXCEPTION 'service "%" has not confirmed all that was sent to it', name

@@ -222,7 +222,10 @@ for my $db (qw(one two))
   in($db, 'SET voiding.example = off; CREATE EXTENSION voiding');
 }
 in('one', q{SELECT voiding.create_service('here')});
+like(error_of($manager, 'one', "CALL voiding.connect_service('$_', NULL, 'one')"), qr/^22023: /, "a connection cannot be called $_") for qw(to a_to_b to_b a_to);
 in('one', $connect);
+is(error_of($manager, 'two', q{CALL voiding.connect_service('two', NULL, 'one')}), '42710: replication slot "voiding_one_to_two" is another database\'s',
+  'two databases of one cluster cannot be the same to others');
 my $subscribe = sprintf q{CALL voiding.connect_service('one', 'host=%s port=%s user=%s dbname=one', 'two')}, $manager->host, $manager->port, (getpwuid $<)[0];
 in('one', 'ALTER PUBLICATION voiding_one_to_two ADD TABLE voiding.service');
 like(error_of($manager, 'two', $subscribe), qr/^42501: service "one" would write into other tables/, 'who would write into other tables is not connected');
@@ -263,6 +266,12 @@ in('one', 'SELECT voiding.watch_connections()') for 1 .. 3;
 make_good();
 arrives('between', 'what was missed is sent when the slot has been made but nothing sent');
 
+# a dump has the publication, but not what is in it
+in('one', 'ALTER PUBLICATION voiding_one_to_two DROP TABLE voiding.transfer');
+emit('unpublished');
+in('one', $connect);
+arrives('unpublished', 'an empty publication is filled again, and what it missed is sent');
+
 # who holds a transaction open holds up a new slot, but not the workers
 in('one', q{CREATE TABLE here.heard (subject text); CREATE FUNCTION here.hear(subject text) RETURNS void LANGUAGE sql AS 'INSERT INTO here.heard VALUES ($1)';
   SELECT voiding.subscribe('Whispered', 'here.hear'); SELECT voiding.start_workers(1)});
@@ -279,6 +288,23 @@ $open->quit;
 in('two', 'ALTER SUBSCRIPTION voiding_one_to_two ENABLE');
 arrives('held up', 'then there is a slot, and what was missed is sent');
 in('one', 'SELECT voiding.stop_workers()');
+
+# rights: kept when it is called again; a caller whose search_path is hostile
+in('one', q{CREATE ROLE peer; UPDATE voiding.service SET owner = 'peer' WHERE name = 'two'});
+in('one', $connect);
+is(in('one', q{SELECT owner FROM voiding.service WHERE name = 'two'}), 'peer', 'called again, it leaves the owner as it is');
+in('one', q{CREATE SCHEMA evil;
+  CREATE FUNCTION evil.pwn(anyelement) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'pwned'; END $$;
+  CREATE FUNCTION evil.pwn(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'pwned'; END $$;
+  CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'pwned'; END $$;
+  CREATE FUNCTION evil.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'pwned'; END $$;
+  CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, PROCEDURE = evil.pwn);
+  CREATE DOMAIN evil.name AS pg_catalog.name CHECK (evil.pwn(VALUE));
+  CREATE DOMAIN evil.pg_lsn AS pg_catalog.pg_lsn CHECK (evil.pwn(VALUE));
+  CREATE DOMAIN evil.timestamptz AS pg_catalog.timestamptz CHECK (evil.pwn(VALUE))});
+in('one', "SET search_path = evil, pg_catalog; $connect");
+in('one', q{SET search_path = evil, pg_catalog; CALL voiding.disconnect_service('two', true)});
+is(in('one', q{SELECT count(*) FROM pg_replication_slots WHERE database = current_database()}), '0', 'a hostile search_path changes nothing');
 
 $_->stop for $billing, $reports, $manager;
 done_testing();
