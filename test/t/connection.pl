@@ -190,7 +190,7 @@ is(say_in($billing, q{SELECT count(*) FROM voiding.transfer WHERE aggregateid = 
 
 # ---- two databases of one cluster: what is odd, what is hostile ----
 
-my $connect = q{CALL voiding.connect_service('two', NULL, 'one', events => '{Said}')};
+my $connect = q{CALL voiding.connect_service('two', NULL, 'one', events => '{Said, Noted}')};
 sub in { my ($db, $sql) = @_; return $manager->safe_psql($db, $sql) }
 sub arrives
 {
@@ -205,7 +205,7 @@ sub is_confirmed
   return ok(poll_until(sub { in('one', q{SELECT voiding.watch_connections()});
       in('one', qq{SELECT pg_visible_in_snapshot(t.xid, p.confirmed) FROM voiding.transfer t, voiding.connection_progress p WHERE aggregateid = '$subject'}) eq 't' }, 60), $name);
 }
-sub emit { in('one', "SELECT voiding.emit('Said', '$_[0]', '{}', 'here')"); return; }
+sub emit { in('one', "SELECT voiding.emit('Noted', '$_[0]', '{}', 'here')"); return; }
 sub lose_slot   # after the receiver has stopped to read
 {
   in('two', 'ALTER SUBSCRIPTION voiding_one_to_two DISABLE');
@@ -232,18 +232,19 @@ like(error_of($manager, 'two', $subscribe), qr/^42501: service "one" would write
 is(in('two', 'SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = current_database()'), '0', '... and has no subscription');
 in('one', 'ALTER PUBLICATION voiding_one_to_two DROP TABLE voiding.service');
 in('two', $subscribe);
+is(in('two', 'SELECT substream FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = current_database()'), 'f', 'what is long is applied by one worker, in all versions');
 emit('first');
 arrives('first', 'two databases of one cluster are connected');
 is_confirmed('first', 'and what has arrived is confirmed');
 in('one', q{SELECT voiding.resend('two', '-infinity')});
 is_confirmed('first', '... also what was sent again and is not followed by anything');
 
-# a process that the event is for is locked: its id is drawn, its transaction has none yet
+# an event has to wait for a lock before it is written: its id is drawn, no transaction here has one
 in('one', q{SELECT voiding.create_process_type('talk', '{"key": "k", "start": {"Begun": "On"}, "states": {"On": {"on": {"Said": "Over"}, "forever": "-"}, "Over": {"type": "final"}}}')});
 in('one', q{SELECT voiding.emit('Begun', 'early', '{"k": "early"}', 'here')});
 my $holds = $manager->background_psql('one');
 $holds->query_safe('BEGIN');
-$holds->query_safe('SELECT FROM voiding.active_process FOR UPDATE');
+$holds->query_safe('LOCK TABLE voiding.active_process IN EXCLUSIVE MODE');
 my $early = $manager->background_psql('one', timeout => 120);
 $early->query_until(qr/started/, qq{\\echo started\nSELECT voiding.emit('Said', 'early', '{"k": "early"}', 'here');\n});
 ok(poll_until(sub { in('one', q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > '1.5 s'}) eq '1' }, 60), 'an event waits before it is written');
@@ -283,8 +284,13 @@ lose_slot(sub { emit('held up'); });
 ok(poll_until(sub { PostgreSQL::Test::Utils::slurp_file($manager->logfile, $logged) =~ /canceling statement due to lock timeout/ }, 60), 'a new slot has to wait');
 in('one', q{SELECT voiding.emit('Whispered', 's', '{"subject": "s"}', 'here')});
 ok(poll_until(sub { in('one', 'SELECT count(*) FROM here.heard') eq '1' }, 60), 'what is to be handled is handled meanwhile');
+my @mend = map { $manager->background_psql('one', timeout => 120) } 1 .. 2;
+$_->query_until(qr/started/, "\\echo started\n$connect;\n") for @mend;
+ok(poll_until(sub { in('one', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CALL%' AND wait_event_type = 'Lock'}) eq '2' }, 60), 'who mends it by hand waits, too');
 $open->query_safe('COMMIT');
-$open->quit;
+$_->query_safe('SELECT 1') for @mend;
+pass('then all of them have done it, one after the other');
+$_->quit for $open, @mend;
 in('two', 'ALTER SUBSCRIPTION voiding_one_to_two ENABLE');
 arrives('held up', 'then there is a slot, and what was missed is sent');
 in('one', 'SELECT voiding.stop_workers()');
