@@ -18,7 +18,8 @@ CREATE TABLE voiding.transfer (
   causation_id   uuid,
   sent_in        text,
   created_at     timestamptz NOT NULL,
-  PRIMARY KEY (destination, id)
+  xid            xid8 NOT NULL DEFAULT pg_current_xact_id(),
+  PRIMARY KEY (destination, origin, id)
 );
 COMMENT ON TABLE voiding.transfer IS 'messages to services in other databases, and from them; append-only, purged by age';
 COMMENT ON COLUMN voiding.transfer.aggregatetype IS 'of an event its source, of a command the service that is to handle it';
@@ -26,29 +27,34 @@ COMMENT ON COLUMN voiding.transfer.aggregateid IS 'the ordering key';
 COMMENT ON COLUMN voiding.transfer.origin IS 'the database that it left, as it is called over there';
 COMMENT ON COLUMN voiding.transfer.destination IS 'the connection: a service over there, or what this database is called by the origin';
 COMMENT ON COLUMN voiding.transfer.sent_in IS 'the state of the process that sent it';
+COMMENT ON COLUMN voiding.transfer.xid IS 'the transaction that wrote the row here; does not travel';
 SELECT pg_catalog.pg_extension_config_dump('voiding.transfer', '');
 
 CREATE FUNCTION voiding.arrive() RETURNS trigger
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_arrive';
-COMMENT ON FUNCTION voiding.arrive() IS 'internal: what replication brings is put into the outbox, once';
-CREATE TRIGGER arrive BEFORE INSERT ON voiding.transfer FOR EACH ROW EXECUTE FUNCTION voiding.arrive();
-ALTER TABLE voiding.transfer ENABLE REPLICA TRIGGER arrive;
+COMMENT ON FUNCTION voiding.arrive() IS 'internal: what replication brings is put into the outbox, once; nothing else may come';
+CREATE TRIGGER arrive BEFORE INSERT OR UPDATE OR DELETE ON voiding.transfer FOR EACH ROW EXECUTE FUNCTION voiding.arrive();
+CREATE TRIGGER refuse BEFORE TRUNCATE ON voiding.transfer FOR EACH STATEMENT EXECUTE FUNCTION voiding.arrive();
+ALTER TABLE voiding.transfer ENABLE REPLICA TRIGGER arrive, ENABLE REPLICA TRIGGER refuse;
 
--- How far a connection's receiver surely is: all that left before confirmed_at
--- it has. Written by watch_connections(); apart from the service, whose row
--- everybody reads.
+-- How far a connection's receiver surely is: it has what transactions wrote that
+-- the snapshot "confirmed" sees. Written by watch_connections(); apart from the
+-- service, whose row everybody reads.
 CREATE TABLE voiding.connection_progress (
   service      text PRIMARY KEY,
   home         text NOT NULL,
+  missed       boolean NOT NULL,
+  noted        pg_snapshot NOT NULL,
   noted_lsn    pg_lsn NOT NULL,
   noted_at     timestamptz NOT NULL,
+  confirmed    pg_snapshot NOT NULL,
   confirmed_at timestamptz NOT NULL
 );
 COMMENT ON TABLE voiding.connection_progress IS 'how far the receivers of connections are';
-SELECT pg_catalog.pg_extension_config_dump('voiding.connection_progress', '');
-COMMENT ON COLUMN voiding.connection_progress.noted_lsn IS 'what the receiver must have confirmed, to have all that left before noted_at';
-
 COMMENT ON COLUMN voiding.connection_progress.home IS 'the cluster and database that it was connected in; a dump restored elsewhere does not send';
+COMMENT ON COLUMN voiding.connection_progress.missed IS 'no slot keeps, or kept, what is not confirmed: it must be sent again';
+COMMENT ON COLUMN voiding.connection_progress.noted_lsn IS 'what the receiver must have confirmed, to have all that "noted" sees';
+SELECT pg_catalog.pg_extension_config_dump('voiding.connection_progress', '');
 
 CREATE FUNCTION voiding.home() RETURNS text
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -65,7 +71,7 @@ COMMENT ON FUNCTION voiding.stream_name(text, text) IS 'internal: of the publica
 -- One row a connection. What is unknown to who may not see subscriptions is null.
 CREATE VIEW voiding.connection AS
   SELECT s.name AS service, s.known_as, format('voiding_%s_to_%s', s.known_as, s.name) AS slot,
-         CASE WHEN r.slot_name IS NULL THEN 'no slot' WHEN r.wal_status = 'lost' THEN 'lost'
+         CASE WHEN r.confirmed_flush_lsn IS NULL THEN 'no slot' WHEN r.wal_status = 'lost' THEN 'lost'
               WHEN r.active THEN 'connected' ELSE 'waiting' END AS sending,
          pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END, r.confirmed_flush_lsn) AS behind_bytes, r.safe_wal_size AS bytes_until_lost,
          p.confirmed_at,
@@ -85,26 +91,26 @@ CREATE VIEW voiding.connection AS
 COMMENT ON VIEW voiding.connection IS 'services in other databases: how what leaves for them and what comes from them stands';
 COMMENT ON COLUMN voiding.connection.behind_bytes IS 'WAL that the receiver has not confirmed; also what is of no interest to it';
 COMMENT ON COLUMN voiding.connection.bytes_until_lost IS 'WAL that may still be written before the slot is lost; null: no limit';
-COMMENT ON COLUMN voiding.connection.confirmed_at IS 'what left before that has arrived';
+COMMENT ON COLUMN voiding.connection.confirmed_at IS 'what was committed before that has arrived';
 COMMENT ON COLUMN voiding.connection.apply_errors IS 'since the figures were reset; the server''s log has the errors';
 
 CREATE VIEW voiding.under_way AS
   SELECT t.destination AS service, t.id, t.type, t.aggregateid AS subject, t.correlation_id, t.created_at, voiding.now() - t.created_at AS age
     FROM voiding.connection c
-    JOIN voiding.transfer t ON t.destination = c.service AND t.origin = c.known_as
-                           AND t.id >= voiding.uuid_from(coalesce(c.confirmed_at, 'epoch'))
-   WHERE c.behind_bytes > 0 OR c.behind_bytes IS NULL;
-COMMENT ON VIEW voiding.under_way IS 'messages that may not have arrived over there yet; those before confirmed_at have';
+    JOIN voiding.connection_progress p USING (service)
+    JOIN voiding.transfer t ON t.destination = c.service AND t.origin = c.known_as AND NOT pg_visible_in_snapshot(t.xid, p.confirmed)
+   WHERE c.behind_bytes > 0 OR c.behind_bytes IS NULL OR p.missed;
+COMMENT ON VIEW voiding.under_way IS 'messages that may not have arrived over there yet';
 
 -- ---- what must be set ----
 
-CREATE FUNCTION voiding.check_replication(slot name, receives boolean) RETURNS void
+CREATE FUNCTION voiding.check_replication(slot name, subscription name) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   slots integer := (SELECT count(*) FROM pg_replication_slots r WHERE r.slot_name <> slot);
   free  integer := current_setting('max_replication_slots')::integer - slots;
-  workers integer := current_setting('max_logical_replication_workers')::integer - (SELECT count(*) FROM pg_subscription s WHERE s.subenabled);
+  workers integer := current_setting('max_logical_replication_workers')::integer - (SELECT count(*) FROM pg_subscription s WHERE s.subenabled AND s.subname <> subscription);
 BEGIN
   IF current_setting('wal_level') <> 'logical' THEN
     RAISE EXCEPTION 'wal_level is "%": nothing can be sent', current_setting('wal_level')
@@ -112,7 +118,10 @@ BEGIN
   ELSIF least(free, current_setting('max_wal_senders')::integer - slots) < 1 THEN
     RAISE EXCEPTION 'no replication slot is free: max_replication_slots is %, max_wal_senders %', current_setting('max_replication_slots'), current_setting('max_wal_senders')
       USING ERRCODE = 'configuration_limit_exceeded', HINT = 'Each connection needs one of both, and one more slot to receive. A change needs a restart.';
-  ELSIF receives AND workers < 1 THEN
+  ELSIF EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.database IS DISTINCT FROM current_database()) THEN
+    RAISE EXCEPTION 'replication slot "%" is another database''s', slot
+      USING ERRCODE = 'duplicate_object', HINT = 'Each database of a cluster is known under a name of its own.';
+  ELSIF subscription IS NOT NULL AND workers < 1 THEN
     RAISE EXCEPTION 'no worker is free to receive: max_logical_replication_workers is %', current_setting('max_logical_replication_workers')
       USING ERRCODE = 'configuration_limit_exceeded', HINT = 'One for each connection, out of max_worker_processes.';
   END IF;
@@ -125,7 +134,7 @@ BEGIN
       USING HINT = 'With a limit its slot is lost instead, and what it missed is sent again.';
   END IF;
 END $$;
-COMMENT ON FUNCTION voiding.check_replication(name, boolean) IS 'internal';
+COMMENT ON FUNCTION voiding.check_replication(name, name) IS 'internal';
 
 -- ---- connecting ----
 
@@ -139,18 +148,19 @@ DECLARE
   stream name := voiding.stream_name(known_as, name);
   e      text;
 BEGIN
-  PERFORM voiding.check_name('service', x, '^[a-z_][a-z0-9_]{0,24}$') FROM unnest(ARRAY[name, known_as]) x;
+  -- without the word "to": where a name ends must be seen in voiding_a_to_b
+  PERFORM voiding.check_name('service', x, '^(?!(.*_)?to(_|$))[a-z_][a-z0-9_]{0,24}$') FROM unnest(ARRAY[name, known_as]) x;
   IF name = known_as OR name IN ('voiding', 'process', 'command', 'task', 'event', 'arrival') THEN
     RAISE EXCEPTION 'service name "%" is reserved', name
       USING ERRCODE = 'reserved_name', HINT = 'known_as is what this database is called over there, another name than that of the service.';
   END IF;
-  INSERT INTO voiding.service (name, owner, known_as) VALUES (name, owner, known_as) ON CONFLICT DO NOTHING;
+  INSERT INTO voiding.service (name, owner, known_as) VALUES (name, coalesce(owner, session_user), known_as) ON CONFLICT DO NOTHING;
   SELECT * INTO s FROM voiding.service x WHERE x.name = make_connection.name;
   IF s.known_as IS DISTINCT FROM known_as THEN
     RAISE EXCEPTION 'service "%" %', name, CASE WHEN s.known_as IS NULL THEN 'lives here' ELSE format('knows this database as "%s"', s.known_as) END
       USING ERRCODE = 'duplicate_object', HINT = 'Connect it with another name, or disconnect_service() it first.';
   END IF;
-  UPDATE voiding.service x SET owner = make_connection.owner WHERE x.name = make_connection.name;
+  UPDATE voiding.service x SET owner = make_connection.owner WHERE x.name = make_connection.name AND make_connection.owner IS NOT NULL;
   FOREACH e IN ARRAY events LOOP
     IF voiding.is_engine_event(e) THEN
       RAISE EXCEPTION 'event type "%" is the engine''s own and stays here', e USING ERRCODE = 'reserved_name';
@@ -162,34 +172,54 @@ BEGIN
   PERFORM voiding.register_handler(x.kind, x.type, NULL, name, false)
     FROM (SELECT 'command', unnest(commands) UNION SELECT 'event', unnest(events)) x (kind, type)
    WHERE NOT EXISTS (SELECT FROM voiding.handler h WHERE (h.service, h.kind, h.type) = (name, x.kind, x.type));
-  IF NOT EXISTS (SELECT FROM pg_publication p WHERE p.pubname = stream) THEN
-    EXECUTE format('CREATE PUBLICATION %I FOR TABLE voiding.transfer (id, aggregatetype, aggregateid, type, payload, source, origin,
-                      destination, correlation_id, causation_id, sent_in, created_at)
-                      WHERE (origin = %L AND destination = %L) WITH (publish = ''insert'')', stream, known_as, name);
-    INSERT INTO voiding.connection_progress VALUES (name, voiding.home(), '0/0', voiding.now(), voiding.now());
+  INSERT INTO voiding.connection_progress
+  VALUES (name, voiding.home(), true, pg_current_snapshot(), '0/0', now(), pg_current_snapshot(), now()) ON CONFLICT DO NOTHING;
+  -- transaction ids of another cluster mean nothing here
+  UPDATE voiding.connection_progress p SET home = voiding.home(), missed = true, noted = '1:1:', noted_lsn = '0/0', confirmed = '1:1:'
+   WHERE p.service = make_connection.name AND p.home <> voiding.home();
+  -- (a dump has the publication, but not that a table of an extension is in it)
+  IF NOT EXISTS (SELECT FROM pg_publication_tables p WHERE (p.pubname, p.schemaname, p.tablename) = (stream, 'voiding', 'transfer')) THEN
+    IF NOT EXISTS (SELECT FROM pg_publication p WHERE p.pubname = stream) THEN
+      PERFORM voiding.drop_slot(stream);  -- it would look for it where it was not
+      EXECUTE format('CREATE PUBLICATION %I WITH (publish = ''insert'')', stream);
+    END IF;
+    EXECUTE format('ALTER PUBLICATION %I SET TABLE voiding.transfer (id, aggregatetype, aggregateid, type, payload, source, origin,
+                      destination, correlation_id, causation_id, sent_in, created_at) WHERE (origin = %L AND destination = %L)', stream, known_as, name);
+    UPDATE voiding.connection_progress p SET missed = true WHERE p.service = make_connection.name;
   END IF;
-  UPDATE voiding.connection_progress p SET home = voiding.home() WHERE p.service = make_connection.name;
+  PERFORM voiding.note_missed(ARRAY[name]);
 END $$;
 COMMENT ON FUNCTION voiding.make_connection(text, text, text[], text[], text) IS 'internal';
 
+-- Connections without a slot have missed something. That is committed before
+-- there is another, so that it is not forgotten between that and sending again.
+CREATE FUNCTION voiding.note_missed(services text[]) RETURNS void
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  UPDATE voiding.connection_progress p SET missed = true FROM voiding.connection c
+   WHERE p.service = ANY (services) AND c.service = p.service AND c.sending IN ('lost', 'no slot') AND NOT p.missed
+$$;
+COMMENT ON FUNCTION voiding.note_missed(text[]) IS 'internal';
+
 -- A transaction of its own: a slot is made only before anything is written, and
 -- after its publication, which it could never find otherwise.
-CREATE FUNCTION voiding.make_slot(service text) RETURNS boolean
+CREATE FUNCTION voiding.make_slot(service text) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   slot name := (SELECT voiding.stream_name(s.known_as, s.name) FROM voiding.service s WHERE s.name = service);
 BEGIN
-  PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.wal_status = 'lost';
-  IF EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot) THEN
-    RETURN false;
+  LOCK TABLE voiding.connection_progress IN SHARE UPDATE EXCLUSIVE MODE;  -- one at a time
+  PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r
+    WHERE r.slot_name = slot AND r.database = current_database() AND r.wal_status = 'lost';
+  -- (one that is being made, and may fail, is none yet: an error)
+  IF NOT EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.confirmed_flush_lsn IS NOT NULL) THEN
+    PERFORM pg_create_logical_replication_slot(slot, 'pgoutput');
   END IF;
-  PERFORM pg_create_logical_replication_slot(slot, 'pgoutput');
-  RETURN true;
 END $$;
-COMMENT ON FUNCTION voiding.make_slot(text) IS 'internal: false: there is one, and nothing has been missed';
+COMMENT ON FUNCTION voiding.make_slot(text) IS 'internal';
 
--- What has left since then, once more: deleting rows does not travel, but their
+-- Once more what may not have arrived: deleting rows does not travel, but their
 -- coming again does. Over there those that have arrived are passed over.
 CREATE FUNCTION voiding.resend(service text, since timestamptz DEFAULT NULL) RETURNS bigint
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -198,17 +228,40 @@ AS $$
 DECLARE
   n bigint;
 BEGIN
-  PERFORM FROM voiding.connection_progress p WHERE p.service = resend.service FOR UPDATE;
-  since := greatest(least(since, (SELECT p.confirmed_at FROM voiding.connection_progress p WHERE p.service = resend.service)), 'epoch');
-  WITH again AS (DELETE FROM voiding.transfer t USING voiding.service s
-                  WHERE s.name = service AND t.destination = service AND t.origin = s.known_as AND t.id >= voiding.uuid_from(since) RETURNING t.*)
-  INSERT INTO voiding.transfer SELECT * FROM again ORDER BY again.id;
+  since := CASE WHEN since IS NOT NULL THEN greatest(since, 'epoch') END;
+  WITH again AS (DELETE FROM voiding.transfer t USING voiding.service s, voiding.connection_progress p
+                  WHERE s.name = service AND p.service = s.name AND t.destination = s.name AND t.origin = s.known_as
+                    AND (NOT pg_visible_in_snapshot(t.xid, p.confirmed) OR t.id >= voiding.uuid_from(since))
+                 RETURNING t.*)
+  INSERT INTO voiding.transfer
+    (id, aggregatetype, aggregateid, type, payload, source, origin, destination, correlation_id, causation_id, sent_in, created_at)
+  SELECT a.id, a.aggregatetype, a.aggregateid, a.type, a.payload, a.source, a.origin, a.destination, a.correlation_id, a.causation_id, a.sent_in, a.created_at
+    FROM again a ORDER BY a.id;
   GET DIAGNOSTICS n = ROW_COUNT;
-  UPDATE voiding.connection_progress p SET noted_lsn = pg_current_wal_insert_lsn(), noted_at = since WHERE p.service = resend.service;
+  -- so that these are noted, too
+  UPDATE voiding.connection_progress p SET confirmed_at = least(p.confirmed_at, since), noted_at = least(p.noted_at, p.confirmed_at, since)
+   WHERE p.service = resend.service AND n > 0;
   RETURN n;
 END $$;
 COMMENT ON FUNCTION voiding.resend(text, timestamptz) IS
-  'send again what has left for a service since then, or since it surely has everything; what has arrived there has no effect; returns how many';
+  'send again what has left for a service and may not have arrived, and what has left since then; what has arrived there has no effect; returns how many';
+
+-- after make_slot()
+CREATE FUNCTION voiding.send_missed(service text) RETURNS bigint
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  UPDATE voiding.connection_progress p SET missed = false WHERE p.service = send_missed.service AND p.missed;
+  SELECT voiding.resend(send_missed.service);
+$$;
+COMMENT ON FUNCTION voiding.send_missed(text) IS 'internal';
+
+CREATE FUNCTION voiding.tables_of(stream name) RETURNS oid[]
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT array_agg(r.srrelid) FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid JOIN pg_database d ON d.oid = s.subdbid
+   WHERE s.subname = stream AND d.datname = current_database()
+$$;
+COMMENT ON FUNCTION voiding.tables_of(name) IS 'internal: what a subscription may write into';
 
 -- False: the other side does not send to us yet.
 CREATE FUNCTION voiding.make_subscription(service text, known_as text, conninfo text, synchronous_commit text) RETURNS boolean
@@ -216,12 +269,18 @@ CREATE FUNCTION voiding.make_subscription(service text, known_as text, conninfo 
 AS $$
 DECLARE
   stream name := voiding.stream_name(service, known_as);
+  tables oid[] := voiding.tables_of(stream);
 BEGIN
-  IF NOT EXISTS (SELECT FROM pg_subscription s WHERE s.subname = stream AND s.subdbid = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) THEN
-    EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, copy_data = false, slot_name = %L, synchronous_commit = %L)',
+  IF tables IS NULL THEN  -- nor is there any in one that was restored
+    PERFORM voiding.remove_subscription(stream);
+    EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, copy_data = false, slot_name = %L, streaming = off, synchronous_commit = %L)',
                    stream, conninfo, stream, stream, synchronous_commit);
+    tables := voiding.tables_of(stream);
   END IF;
-  IF EXISTS (SELECT FROM pg_subscription s JOIN pg_subscription_rel r ON r.srsubid = s.oid WHERE s.subname = stream) THEN
+  IF tables <> ARRAY['voiding.transfer'::regclass::oid] THEN
+    RAISE EXCEPTION 'service "%" would write into other tables than voiding.transfer', service
+      USING ERRCODE = 'insufficient_privilege', HINT = format('Publication "%s" over there must have this table only.', stream);
+  ELSIF tables IS NOT NULL THEN
     EXECUTE format('ALTER SUBSCRIPTION %I CONNECTION %L', stream, conninfo);
     EXECUTE format('ALTER SUBSCRIPTION %I SET (synchronous_commit = %L)', stream, synchronous_commit);
     RETURN true;
@@ -247,27 +306,23 @@ CREATE PROCEDURE voiding.connect_service(name text, conninfo text, known_as text
     owner regrole DEFAULT NULL, synchronous_commit text DEFAULT 'off')
   LANGUAGE plpgsql
 AS $$
-DECLARE
-  made boolean;
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-  PERFORM voiding.check_replication(voiding.stream_name(known_as, name), conninfo IS NOT NULL);
-  PERFORM voiding.make_connection(name, known_as, coalesce(commands, '{}'), coalesce(events, '{}'), coalesce(pg_catalog.pg_get_userbyid(owner), session_user));
+  PERFORM voiding.check_replication(voiding.stream_name(known_as, name), CASE WHEN conninfo IS NOT NULL THEN voiding.stream_name(name, known_as) END);
+  PERFORM voiding.make_connection(name, known_as, coalesce(commands, '{}'), coalesce(events, '{}'), pg_get_userbyid(owner));
   COMMIT;
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-  made := voiding.make_slot(name);
+  PERFORM voiding.make_slot(name);
   COMMIT;
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-  IF made THEN
-    PERFORM voiding.resend(name);
-  END IF;
+  PERFORM voiding.send_missed(name) FROM voiding.connection_progress p WHERE p.service = name AND p.missed;
   IF conninfo IS NOT NULL AND NOT voiding.make_subscription(name, known_as, conninfo, synchronous_commit) THEN
     RAISE NOTICE 'service "%" does not send to "%" yet', name, known_as
       USING HINT = 'Connect this database over there, then call connect_service() here once more.';
   END IF;
 END $$;
 COMMENT ON PROCEDURE voiding.connect_service(text, text, text, text[], text[], regrole, text) IS
-  'connect a service in another database, which connects this one: name: what it is called here; known_as: what this database is called there; commands, events: what it takes; owner: whose rights its commands have here; conninfo null: it only takes; again: change it, mend it';
+  'connect a service in another database, which connects this one: name: what it is called here; known_as: what this database is called there; commands, events: what it takes; owner: whose rights its commands have here (first: who connects); conninfo null: it only takes; again: change it, mend it';
 
 -- ---- disconnecting ----
 
@@ -292,8 +347,8 @@ AS $$
 BEGIN
   FOR i IN 1 .. 200 LOOP
     BEGIN
-      PERFORM pg_terminate_backend(r.active_pid) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.active;
-      PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r WHERE r.slot_name = slot;
+      PERFORM pg_terminate_backend(r.active_pid) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.database = current_database() AND r.active;
+      PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.database = current_database();
       RETURN;
     EXCEPTION WHEN object_in_use THEN
       PERFORM pg_sleep(0.05);
@@ -309,9 +364,9 @@ CREATE PROCEDURE voiding.disconnect_service(name text, discard boolean DEFAULT f
 AS $$
 DECLARE
   s    voiding.service := voiding.get_service(name);
-  slot name;
-  sent pg_lsn;
-  till timestamptz := pg_catalog.clock_timestamp();
+  slot pg_catalog.name;  -- qualified: search_path is the caller's as yet
+  sent pg_catalog.pg_lsn;
+  till pg_catalog.timestamptz := pg_catalog.clock_timestamp();
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   IF s.known_as IS NULL THEN
@@ -321,8 +376,8 @@ BEGIN
   till := till + timeout;
   PERFORM pg_logical_emit_message(true, 'voiding', '');  -- so that there is something to confirm, behind all that was sent
   COMMIT;
-  PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
-  sent := pg_current_wal_flush_lsn();
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  sent := pg_current_wal_insert_lsn();
   WHILE NOT discard AND EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.confirmed_flush_lsn < sent) LOOP
     IF clock_timestamp() > till THEN
       RAISE EXCEPTION 'service "%" has not confirmed all that was sent to it', name
@@ -339,26 +394,24 @@ COMMENT ON PROCEDURE voiding.disconnect_service(text, boolean, interval) IS
 
 -- ---- keeping ----
 
--- Note how far receivers are; returns services that have lost their place (see
--- make_slot, resend). What has an id from before noted_at is in WAL before
--- noted_lsn: whoever may still write such a row was running when it was noted.
+-- Note how far receivers are; returns services that have missed something (see
+-- make_slot, send_missed). What a snapshot sees is in WAL before the place that
+-- is read after it; who is locked is noted the next time.
 CREATE FUNCTION voiding.watch_connections() RETURNS SETOF text
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-  place timestamptz;
-  lsn   pg_lsn;
+  seen pg_snapshot := pg_current_snapshot();
+  lsn  pg_lsn := pg_current_wal_insert_lsn();
+  free text[] := (SELECT array_agg(x.service) FROM (SELECT p.service FROM voiding.connection_progress p WHERE p.home = voiding.home() FOR UPDATE SKIP LOCKED) x);
 BEGIN
-  PERFORM FROM voiding.connection_progress ORDER BY service FOR UPDATE;  -- waits for resend()
-  place := least(clock_timestamp(), (SELECT min(a.xact_start) FROM pg_stat_activity a WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()))
-           - interval '1 s';
-  lsn := pg_current_wal_insert_lsn();
-  UPDATE voiding.connection_progress p SET confirmed_at = p.noted_at, noted_at = greatest(p.noted_at, place), noted_lsn = lsn
+  PERFORM voiding.note_missed(free);
+  UPDATE voiding.connection_progress p
+     SET confirmed = p.noted, confirmed_at = p.noted_at, noted = seen, noted_at = now(), noted_lsn = lsn
     FROM voiding.service s JOIN pg_replication_slots r ON r.slot_name = voiding.stream_name(s.known_as, s.name)
-   WHERE s.name = p.service AND r.confirmed_flush_lsn >= p.noted_lsn AND r.wal_status <> 'lost' AND NOT EXISTS (SELECT FROM pg_prepared_xacts)
-     AND EXISTS (SELECT FROM voiding.transfer t WHERE t.destination = s.name AND t.id >= voiding.uuid_from(p.confirmed_at));
-  RETURN QUERY SELECT c.service FROM voiding.connection c JOIN voiding.connection_progress p USING (service)
-                WHERE c.sending IN ('lost', 'no slot') AND p.home = voiding.home();
+   WHERE p.service = ANY (free) AND NOT p.missed AND s.name = p.service AND r.confirmed_flush_lsn >= p.noted_lsn
+     AND EXISTS (SELECT FROM voiding.transfer t WHERE t.destination = s.name AND t.origin = s.known_as AND t.id >= voiding.uuid_from(p.confirmed_at));
+  RETURN QUERY SELECT p.service FROM voiding.connection_progress p WHERE p.service = ANY (free) AND p.missed;
 END $$;
 COMMENT ON FUNCTION voiding.watch_connections() IS 'internal';
 
@@ -368,10 +421,10 @@ CREATE FUNCTION voiding.purge_transfers() RETURNS void
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
   DELETE FROM voiding.transfer t USING voiding.service s JOIN voiding.connection_progress p ON p.service = s.name
-   WHERE t.destination = s.name AND t.id < voiding.uuid_from(least(p.confirmed_at,
-           voiding.now() - make_interval(days => current_setting('voiding.transfer_retention')::integer)));
+   WHERE t.destination = s.name AND t.origin = s.known_as AND pg_visible_in_snapshot(t.xid, p.confirmed) AND p.home = (SELECT voiding.home())
+     AND t.id < voiding.uuid_from(voiding.now() - make_interval(days => current_setting('voiding.transfer_retention')::integer));
   DELETE FROM voiding.transfer t
-   WHERE t.destination IN (SELECT s.known_as FROM voiding.service s)
-     AND t.id < voiding.uuid_from(voiding.now() - 2 * make_interval(days => current_setting('voiding.transfer_retention')::integer));
+   WHERE t.id < voiding.uuid_from(voiding.now() - 2 * make_interval(days => current_setting('voiding.transfer_retention')::integer))
+     AND NOT EXISTS (SELECT FROM voiding.service s WHERE t.destination = s.name AND t.origin = s.known_as);
 $$;
 COMMENT ON FUNCTION voiding.purge_transfers() IS 'internal';

@@ -16,6 +16,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "fmgr.h"
@@ -25,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/rel.h"
 #include "utils/fmgrprotos.h"
+#include "utils/xid8.h"
 
 #include "voiding.h"
 #include "command.h"
@@ -61,6 +63,7 @@ vd_depart(const VdMessage *m, const char *known_as)
 	v[Tr_sent_in] = m->sent_in ? CStringGetTextDatum(m->sent_in) : (Datum) 0;
 	n[Tr_sent_in] = m->sent_in == NULL;
 	v[Tr_created_at] = TimestampTzGetDatum(m->created_at ? m->created_at : vd_now());
+	v[Tr_xid] = FullTransactionIdGetDatum(GetTopFullTransactionId());
 	vd_insert(VD_TRANSFER, v, n);
 }
 
@@ -98,21 +101,28 @@ note_found(TupleTableSlot *slot, void *found)
 static bool
 is_known(const Datum *v)
 {
-	VdKey		keys[] = {{TEXTOID, v[Tr_destination]}, {UUIDOID, v[Tr_id]}};
+	VdKey		keys[] = {{TEXTOID, v[Tr_destination]}, {TEXTOID, v[Tr_origin]}, {UUIDOID, v[Tr_id]}};
 	bool		found = false;
 
-	vd_scan(VD_TRANSFER, VdIdx_primary, 2, keys, note_found, &found);
+	vd_scan(VD_TRANSFER, VdIdx_primary, 3, keys, note_found, &found);
 	return found;
 }
 
-/* does it come over the subscription that it says, from there to here? */
-static bool
-is_forged(const Datum *v)
+/*
+ * What is wrong with who says it, or NULL: it must come over the subscription
+ * that it names; another database that is connected here speaks for itself; and
+ * commands are sent by processes only, in the name of their database.
+ */
+static char *
+forgery(const VdMessage *m, const char *origin, const char *destination)
 {
-	char	   *name = psprintf("voiding_%s_to_%s", TextDatumGetCString(v[Tr_origin]),
-								TextDatumGetCString(v[Tr_destination]));
+	bool		is_command = strcmp(m->aggregatetype, m->source) != 0;
 
-	return MySubscription != NULL && strcmp(MySubscription->name, name) != 0;
+	if (MySubscription && strcmp(MySubscription->name, psprintf("voiding_%s_to_%s", origin, destination)) != 0)
+		return psprintf("42501: it did not come from \"%s\" for \"%s\"", origin, destination);
+	if (strcmp(m->source, origin) != 0 && (is_command || vd_known_as(m->source)))
+		return psprintf("42501: \"%s\" said it in the name of \"%s\"", origin, m->source);
+	return NULL;
 }
 
 static void
@@ -134,11 +144,12 @@ from_transfer(VdMessage *m, const Datum *v, const bool *n)
 }
 
 /*
- * voiding.arrive(): BEFORE INSERT trigger of voiding.transfer, ENABLE REPLICA:
- * it fires for what replication brings. Puts the message into the outbox and
- * lets the row in, or passes over one that is there already. Raises no error
- * for what a row says: one that came over another subscription than it says is
- * a dead letter.
+ * voiding.arrive(): BEFORE trigger of voiding.transfer, ENABLE REPLICA: it
+ * fires for what replication brings. Puts the message into the outbox and lets
+ * the row in, or passes over one that is there already. Raises no error for
+ * what a row says: one that is forged is a dead letter, and not let in. Rows
+ * that are there do not change or go because others say so; a TRUNCATE cannot
+ * be passed over, and is an error.
  */
 Datum
 voiding_arrive(PG_FUNCTION_ARGS)
@@ -149,27 +160,32 @@ voiding_arrive(PG_FUNCTION_ARGS)
 	VdMessage	m = {0};
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(td->tg_event) ||
-		!TRIGGER_FIRED_BY_INSERT(td->tg_event) ||
 		RelationGetRelid(td->tg_relation) != vd_table_oid(VD_TRANSFER))
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("arrive() is the trigger of voiding.transfer only")));
+	if (TRIGGER_FIRED_BY_TRUNCATE(td->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("another database must not empty voiding.transfer")));
+	if (!TRIGGER_FIRED_BY_INSERT(td->tg_event))
+		return PointerGetDatum(NULL);
 	heap_deform_tuple(td->tg_trigtuple, RelationGetDescr(td->tg_relation), v, n);
 	if (is_known(v))
 		return PointerGetDatum(NULL);
 	from_transfer(&m, v, n);
-	if (is_forged(v))
+	m.error = forgery(&m, TextDatumGetCString(v[Tr_origin]), TextDatumGetCString(v[Tr_destination]));
+	if (m.error == NULL)
 	{
-		m.bucket = vd_bucket(m.aggregateid);
-		m.seq = vd_next_position();
-		m.available_at = m.created_at;
-		m.error = psprintf("42501: it did not come from \"%s\" for \"%s\"",
-						   TextDatumGetCString(v[Tr_origin]), TextDatumGetCString(v[Tr_destination]));
-		vd_outbox_dead(&m, "42501");
-	}
-	else
 		vd_outbox_add(&m);
-	return PointerGetDatum(td->tg_trigtuple);
+		return PointerGetDatum(td->tg_trigtuple);
+	}
+	m.bucket = vd_bucket(m.aggregateid);
+	m.seq = vd_next_position();
+	m.available_at = m.created_at;
+	m.sent_in = NULL;			/* nobody is told when it is discarded */
+	vd_outbox_dead(&m, "42501");
+	return PointerGetDatum(NULL);
 }
 
 /* ---- taking what has arrived ---- */
@@ -215,6 +231,10 @@ take_event(const VdMessage *m)
 
 	vd_event_check_type(m->type);
 	vd_event_check_name("subject", m->aggregateid, VD_MAX_KEY_BYTES);
+	if (!JB_ROOT_IS_OBJECT(m->payload))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the data of an event must be a JSON object")));
 	if (strcmp(m->source, VD_ENGINE) == 0 ||
 		(vd_service(m->source, &owner, NULL) && vd_known_as(m->source) == NULL))
 		ereport(ERROR,
@@ -241,6 +261,10 @@ take_command(const VdMessage *m)
 	VdCommandType *type = vd_command_type(m->type);
 	VdMessage	command = *m;
 
+	if (vd_known_as(m->source) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("a command of \"%s\", which is no connected database, came from another one", m->source)));
 	if (type->service == NULL || vd_known_as(type->service) != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -182,7 +182,7 @@ enum
 {
 	Tr_id, Tr_aggregatetype, Tr_aggregateid, Tr_type, Tr_payload, Tr_source,
 	Tr_origin, Tr_destination, Tr_correlation, Tr_causation, Tr_sent_in,
-	Tr_created_at, Tr_natts
+	Tr_created_at, Tr_xid, Tr_natts
 };
 
 /* which index of a table; see store.c */

@@ -79,10 +79,11 @@ vd_watch_connections(void)
 		{
 			char	   *service = lfirst(lc);
 
-			(void) ask("SELECT voiding.make_slot($1)", service);
+			/* who is under way holds a new slot up: it is tried again, not waited for */
+			(void) ask("SELECT voiding.make_slot($1) FROM set_config('lock_timeout', '1s', true)", service);
 			ereport(LOG,
 					(errmsg("the replication slot for service \"%s\" was lost: %s messages are sent again",
-							service, (char *) linitial(ask("SELECT voiding.resend($1)", service)))));
+							service, (char *) linitial(ask("SELECT voiding.send_missed($1)", service)))));
 		}
 	}
 	MemoryContextSwitchTo(caller);

@@ -22,6 +22,7 @@
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "replication/slot.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/pmsignal.h"
@@ -451,6 +452,8 @@ recover(Look *l)
 	HOLD_INTERRUPTS();
 	EmitErrorReport();
 	AbortCurrentTransaction();
+	if (MyReplicationSlot)
+		ReplicationSlotRelease();	/* that was being made: no abort does that */
 	FlushErrorState();
 	vd_queue_keeping(false);
 	vd_queue_disown();

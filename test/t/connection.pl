@@ -99,8 +99,9 @@ sub forge
   my $origin = $columns{origin} // 'billing';
 
   $columns{aggregatetype} //= $source;
+  $columns{payload} //= '{"document_id": "F"}';
   return say_in($billing, qq{INSERT INTO voiding.transfer VALUES
-    (voiding.uuid(), '$columns{aggregatetype}', 'F', '$type', '{"document_id": "F"}', '$source', '$origin', 'manager', voiding.uuid(), NULL, NULL, now())
+    (voiding.uuid(), '$columns{aggregatetype}', 'F', '$type', '$columns{payload}', '$source', '$origin', 'manager', voiding.uuid(), NULL, NULL, now())
     RETURNING id});
 }
 
@@ -115,6 +116,19 @@ say_in($manager, q{SELECT voiding.create_service('desk'), voiding.create_command
 is_dead($manager, forge('TaskCompleted', 'billing'), '^42939', 'an event of the engine itself from elsewhere is a dead letter');
 is_dead($manager, forge('DeskTidied', 'desk'), '^42501.*lives here', '... and one of a service that lives here');
 is_dead($manager, forge('Untidy', 'billing', aggregatetype => 'manager'), '^42704: no service here handles', '... and a command that nobody handles');
+is_dead($manager, forge('DocumentVoided', 'reports'), '^42501.*in the name of', '... and an event of another connected database');
+is_dead($manager, forge('Untidy', $_, aggregatetype => 'manager'), '^42501.*in the name of', "... and a command in the name of $_") for qw(voiding desk reports);
+is_dead($manager, forge('DocumentVoided', 'billing', payload => '[]'), '^22023', '... and an event whose data is no object');
+is(say_in($manager, q{SELECT count(*) FROM voiding.transfer WHERE source IN ('voiding', 'reports') AND origin = 'billing'}), '0',
+  'what is forged does not take the place of what is to come');
+say_in($billing, q{ALTER PUBLICATION voiding_billing_to_manager SET (publish = 'insert, update, delete')});
+say_in($billing, q{UPDATE voiding.transfer SET payload = '{}' WHERE destination = 'manager' AND type = 'DeskTidied';
+  DELETE FROM voiding.transfer WHERE destination = 'manager' AND type = 'TaskCompleted'});
+say_in($billing, q{ALTER PUBLICATION voiding_billing_to_manager SET (publish = 'insert')});
+is_dead($manager, forge('DocumentVoided', 'billing', payload => '[]'), '^22023', 'changes of rows come');
+is(say_in($manager, q{SELECT string_agg(type || payload, ' ' ORDER BY type) FROM voiding.transfer WHERE type IN ('DeskTidied', 'TaskCompleted')}),
+  'DeskTidied{"document_id": "F"} TaskCompleted{"document_id": "F"}', '... and change nothing');
+like(error_of($manager, 'postgres', 'SET session_replication_role = replica; TRUNCATE voiding.transfer'), qr/^42501: /, 'nor is all removed by another database');
 say_in($billing, q{ALTER PUBLICATION voiding_billing_to_manager SET TABLE voiding.transfer});
 is_dead($manager, forge('DocumentVoided', 'reports', origin => 'reports'), '^42501: it did not come from', '... and what did not come over the connection that it names');
 say_in($billing, q{ALTER PUBLICATION voiding_billing_to_manager SET TABLE voiding.transfer WHERE (origin = 'billing' AND destination = 'manager')});
@@ -123,7 +137,7 @@ is(error_of($manager, 'postgres', q{SELECT voiding.send_command('MarkDocumentAsV
 like(error_of($manager, 'postgres', q{SELECT voiding.emit('DocumentVoided', 'D4', '{}', 'billing')}), qr/^42501: service "billing" lives in another database/,
   'nobody speaks here for a service elsewhere');
 say_in($manager, q{SELECT voiding.discard_message(id, 'forged') FROM voiding.dead_letter});
-say_in($_, q{DELETE FROM voiding.transfer WHERE origin = 'reports' AND aggregateid = 'F'}) for $manager, $billing;
+say_in($_, q{DELETE FROM voiding.transfer WHERE aggregateid = 'F'}) for $manager, $billing;
 
 # ---- a command that gives up over there ----
 
@@ -173,6 +187,130 @@ is(say_in($billing, q{SELECT (SELECT count(*) FROM pg_replication_slots), (SELEC
   (SELECT count(*) FROM voiding.connection), (SELECT count(*) FROM voiding.handler WHERE function IS NULL)}), '0|0|0|0|0', 'nothing is left of connections that ended');
 say_in($billing, q{SELECT billing.issue_document('H2', 'C9', 1)});
 is(say_in($billing, q{SELECT count(*) FROM voiding.transfer WHERE aggregateid = 'H2'}), '0', 'and nothing leaves any more');
+
+# ---- two databases of one cluster: what is odd, what is hostile ----
+
+my $connect = q{CALL voiding.connect_service('two', NULL, 'one', events => '{Said, Noted}')};
+sub in { my ($db, $sql) = @_; return $manager->safe_psql($db, $sql) }
+sub arrives
+{
+  my ($subject, $name) = @_;
+  local $Test::Builder::Level = $Test::Builder::Level + 1;
+  return ok(poll_until(sub { in('two', qq{SELECT count(*) FROM voiding.transfer WHERE aggregateid = '$subject'}) eq '1' }, 60), $name);
+}
+sub is_confirmed
+{
+  my ($subject, $name) = @_;
+  local $Test::Builder::Level = $Test::Builder::Level + 1;
+  return ok(poll_until(sub { in('one', q{SELECT voiding.watch_connections()});
+      in('one', qq{SELECT pg_visible_in_snapshot(t.xid, p.confirmed) FROM voiding.transfer t, voiding.connection_progress p WHERE aggregateid = '$subject'}) eq 't' }, 60), $name);
+}
+sub emit { in('one', "SELECT voiding.emit('Noted', '$_[0]', '{}', 'here')"); return; }
+sub lose_slot   # after the receiver has stopped to read
+{
+  in('two', 'ALTER SUBSCRIPTION voiding_one_to_two DISABLE');
+  poll_until(sub { in('one', q{SELECT active FROM pg_replication_slots WHERE slot_name = 'voiding_one_to_two'}) eq 'f' }, 60) or die 'the slot is in use';
+  $_->() for @_;
+  in('one', q{SELECT pg_drop_replication_slot('voiding_one_to_two')});
+  return;
+}
+sub make_good { in('one', $connect); in('two', 'ALTER SUBSCRIPTION voiding_one_to_two ENABLE'); return; }
+
+for my $db (qw(one two))
+{
+  in('postgres', "CREATE DATABASE $db TEMPLATE template0");
+  in($db, 'SET voiding.example = off; CREATE EXTENSION voiding');
+}
+in('one', q{SELECT voiding.create_service('here')});
+like(error_of($manager, 'one', "CALL voiding.connect_service('$_', NULL, 'one')"), qr/^22023: /, "a connection cannot be called $_") for qw(to a_to_b to_b a_to);
+in('one', $connect);
+is(error_of($manager, 'two', q{CALL voiding.connect_service('two', NULL, 'one')}), '42710: replication slot "voiding_one_to_two" is another database\'s',
+  'two databases of one cluster cannot be the same to others');
+my $subscribe = sprintf q{CALL voiding.connect_service('one', 'host=%s port=%s user=%s dbname=one', 'two')}, $manager->host, $manager->port, (getpwuid $<)[0];
+in('one', 'ALTER PUBLICATION voiding_one_to_two ADD TABLE voiding.service');
+like(error_of($manager, 'two', $subscribe), qr/^42501: service "one" would write into other tables/, 'who would write into other tables is not connected');
+is(in('two', 'SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = current_database()'), '0', '... and has no subscription');
+in('one', 'ALTER PUBLICATION voiding_one_to_two DROP TABLE voiding.service');
+in('two', $subscribe);
+is(in('two', 'SELECT substream FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = current_database()'), 'f', 'what is long is applied by one worker, in all versions');
+emit('first');
+arrives('first', 'two databases of one cluster are connected');
+is_confirmed('first', 'and what has arrived is confirmed');
+in('one', q{SELECT voiding.resend('two', '-infinity')});
+is_confirmed('first', '... also what was sent again and is not followed by anything');
+
+# an event has to wait for a lock before it is written: its id is drawn, no transaction here has one
+in('one', q{SELECT voiding.create_process_type('talk', '{"key": "k", "start": {"Begun": "On"}, "states": {"On": {"on": {"Said": "Over"}, "forever": "-"}, "Over": {"type": "final"}}}')});
+in('one', q{SELECT voiding.emit('Begun', 'early', '{"k": "early"}', 'here')});
+my $holds = $manager->background_psql('one');
+$holds->query_safe('BEGIN');
+$holds->query_safe('LOCK TABLE voiding.active_process IN EXCLUSIVE MODE');
+my $early = $manager->background_psql('one', timeout => 120);
+$early->query_until(qr/started/, qq{\\echo started\nSELECT voiding.emit('Said', 'early', '{"k": "early"}', 'here');\n});
+ok(poll_until(sub { in('one', q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > '1.5 s'}) eq '1' }, 60), 'an event waits before it is written');
+for my $late (qw(late later))
+{
+  emit($late);
+  arrives($late, "$late events arrive");
+  is_confirmed($late, '... and are confirmed');
+}
+lose_slot(sub { $holds->query_safe('COMMIT'); $early->query_safe('SELECT 1'); });
+$_->quit for $holds, $early;
+make_good();
+arrives('early', 'what was written later is not taken for confirmed, though its id is older');
+
+# the server dies between making a slot and sending again
+lose_slot(sub { emit('between'); });
+is(in('one', 'SELECT voiding.watch_connections()'), 'two', 'a lost slot is noted');
+in('one', q{SELECT voiding.make_slot('two')});
+in('one', 'SELECT voiding.watch_connections()') for 1 .. 3;
+make_good();
+arrives('between', 'what was missed is sent when the slot has been made but nothing sent');
+
+# a dump has the publication, but not what is in it
+in('one', 'ALTER PUBLICATION voiding_one_to_two DROP TABLE voiding.transfer');
+emit('unpublished');
+in('one', $connect);
+arrives('unpublished', 'an empty publication is filled again, and what it missed is sent');
+
+# who holds a transaction open holds up a new slot, but not the workers
+in('one', q{CREATE TABLE here.heard (subject text); CREATE FUNCTION here.hear(subject text) RETURNS void LANGUAGE sql AS 'INSERT INTO here.heard VALUES ($1)';
+  SELECT voiding.subscribe('Whispered', 'here.hear'); SELECT voiding.start_workers(1)});
+my $open = $manager->background_psql('one');
+$open->query_safe('BEGIN');
+$open->query_safe('SELECT pg_current_xact_id()');
+$logged = -s $manager->logfile;
+lose_slot(sub { emit('held up'); });
+ok(poll_until(sub { PostgreSQL::Test::Utils::slurp_file($manager->logfile, $logged) =~ /canceling statement due to lock timeout/ }, 60), 'a new slot has to wait');
+in('one', q{SELECT voiding.emit('Whispered', 's', '{"subject": "s"}', 'here')});
+ok(poll_until(sub { in('one', 'SELECT count(*) FROM here.heard') eq '1' }, 60), 'what is to be handled is handled meanwhile');
+my @mend = map { $manager->background_psql('one', timeout => 120) } 1 .. 2;
+$_->query_until(qr/started/, "\\echo started\n$connect;\n") for @mend;
+ok(poll_until(sub { in('one', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CALL%' AND wait_event_type = 'Lock'}) eq '2' }, 60), 'who mends it by hand waits, too');
+$open->query_safe('COMMIT');
+$_->query_safe('SELECT 1') for @mend;
+pass('then all of them have done it, one after the other');
+$_->quit for $open, @mend;
+in('two', 'ALTER SUBSCRIPTION voiding_one_to_two ENABLE');
+arrives('held up', 'then there is a slot, and what was missed is sent');
+in('one', 'SELECT voiding.stop_workers()');
+
+# rights: kept when it is called again; a caller whose search_path is hostile
+in('one', q{CREATE ROLE peer; UPDATE voiding.service SET owner = 'peer' WHERE name = 'two'});
+in('one', $connect);
+is(in('one', q{SELECT owner FROM voiding.service WHERE name = 'two'}), 'peer', 'called again, it leaves the owner as it is');
+in('one', q{CREATE SCHEMA evil;
+  CREATE FUNCTION evil.pwn(anyelement) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'pwned'; END $$;
+  CREATE FUNCTION evil.pwn(text, text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE 'pwned'; END $$;
+  CREATE FUNCTION evil.set_config(text, text, boolean) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE 'pwned'; END $$;
+  CREATE FUNCTION evil.clock_timestamp() RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE 'pwned'; END $$;
+  CREATE OPERATOR evil.= (LEFTARG = text, RIGHTARG = text, PROCEDURE = evil.pwn);
+  CREATE DOMAIN evil.name AS pg_catalog.name CHECK (evil.pwn(VALUE));
+  CREATE DOMAIN evil.pg_lsn AS pg_catalog.pg_lsn CHECK (evil.pwn(VALUE));
+  CREATE DOMAIN evil.timestamptz AS pg_catalog.timestamptz CHECK (evil.pwn(VALUE))});
+in('one', "SET search_path = evil, pg_catalog; $connect");
+in('one', q{SET search_path = evil, pg_catalog; CALL voiding.disconnect_service('two', true)});
+is(in('one', q{SELECT count(*) FROM pg_replication_slots WHERE database = current_database()}), '0', 'a hostile search_path changes nothing');
 
 $_->stop for $billing, $reports, $manager;
 done_testing();

@@ -2,10 +2,10 @@
 # reader of the replication protocol stands for the connector, and is told by
 # the connector's own settings which slot, publication and columns there are.
 # The columns are those of the outbox router; each message comes, in the order
-# of the commits, until it is confirmed, and its row is removed after that and
+# of the commits, until it is confirmed, and its row is purged after that and
 # not before; nothing comes that is handled here. A process whose command is
-# done outside; a slot that is lost; a server that is killed; events straight
-# from their table, over a new partition.
+# done outside; a slot that is lost, mended by a worker and by hand; a server
+# that is killed; events straight from their table, over a new partition.
 
 use strict;
 use warnings;
@@ -89,14 +89,14 @@ sub sorted { return join "\n", sort split /\n/, $_[0]; }
 my %outbox = properties('outbox.properties');
 $node->safe_psql($db, slurp_file("$root/example/debezium/outbox.sql"));
 my %router = router_columns(%outbox);
-my @columns = ('id', 'aggregatetype', 'aggregateid', 'type', 'payload', 'correlation_id', 'causation_id', 'created_at');
+my @columns = qw(id aggregatetype aggregateid type payload correlation_id causation_id source origin destination sent_in created_at);
 is($outbox{'plugin.name'}, 'pgoutput', 'the plug-in of PostgreSQL itself');
 is(ask("SELECT plugin FROM pg_replication_slots WHERE slot_name = '$outbox{'slot.name'}'"), 'pgoutput', 'the slot is there, for this plug-in');
 is(ask("SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE pubname = '$outbox{'publication.name'}'"),
   $outbox{'table.include.list'}, 'the publication is of the table that the connector includes');
 is(ask("SELECT pubinsert, pubupdate, pubdelete, pubtruncate FROM pg_publication WHERE pubname = '$outbox{'publication.name'}'"), 't|f|f|f', 'it publishes inserts only');
 is_deeply([ @router{qw(id key payload route)} ], [qw(id aggregateid payload aggregatetype)], 'the router reads the columns that it would read untold');
-is($outbox{'predicates.isOutbox.pattern'} =~ s/\[\.\]/./gr, "$outbox{'topic.prefix'}.$outbox{'table.include.list'}", 'and what comes of this table only');
+is($outbox{'predicates.isTransfer.pattern'} =~ s/\[\.\]/./gr, "$outbox{'topic.prefix'}.$outbox{'table.include.list'}", 'and what comes of this table only');
 
 # ---- what is handled here stays; what is for outside comes ----
 
@@ -109,7 +109,8 @@ is(ask("SELECT state FROM voiding.wait_for_process('$process', '30 s')"), 'Docum
 is(ask(q{SELECT voiding.wait_until_idle('30 s')}), 't', 'nobody here waits for what is done outside');
 is(ask(q{SELECT total FROM reports.publish_report('c2')}), '20', 'and a report is published');
 $node->safe_psql($db, q{BEGIN; SELECT billing.issue_document('undone', 'c4', 1); ROLLBACK});
-is(ask(q{SELECT voiding.wait_until_idle('30 s'), count(*) FILTER (WHERE destination <> 'kafka') FROM voiding.outbox}), 't|0', 'what is for outside waits in the outbox, and nothing else');
+is(ask(q{SELECT count(*), count(*) FILTER (WHERE destination <> 'kafka') FROM voiding.transfer}), '5|0', 'what is for outside is in the table of transfers, and nothing else');
+is(ask(q{SELECT service, known_as, sending, receiving FROM voiding.connection}), 'kafka|shop|waiting|no subscription', 'the connection is seen');
 
 my $came = listen_to(\%outbox);
 is(join(' ', sort keys %{ $came->{relation} }), $outbox{'table.include.list'}, 'changes of one table come');
@@ -119,44 +120,54 @@ is(join(' ', grep { !exists $described->{$_} } @router{qw(id key payload route)}
 my $events = q{SELECT e.event_id, e.source, e.subject, e.type, e.data, e.correlation_id, e.causation_id, e.recorded_at FROM voiding.event e
   WHERE e.type IN (SELECT h.type FROM voiding.handler h WHERE h.service = 'kafka')};
 is(ask("SELECT string_agg(DISTINCT type, ' ') FROM ($events) e"), 'DocumentIssued DocumentVoided ReportPublished', 'events of these types were written');
-my @values = @columns[ 0 .. 6 ];
-is(sorted(lines($came, @values)), sorted(ask("SELECT event_id, source, subject, type, data, correlation_id, causation_id FROM ($events) e")),
+my @values = @columns[ 0 .. 9 ];
+is(sorted(lines($came, @values)), sorted(ask("SELECT event_id, source, subject, type, data, correlation_id, causation_id, source, 'shop', 'kafka' FROM ($events) e")),
   'what comes is these events, each once, with their values');
-is(sorted(lines($came, 'id')), sorted(ask(q{SELECT id FROM voiding.outbox WHERE destination = 'kafka'})), 'they are the rows that wait');
+is(sorted(lines($came, 'id')), sorted(ask(q{SELECT id FROM voiding.under_way WHERE service = 'kafka'})), 'they are what is under way');
 is(lines($came, 'type', 'aggregateid') =~ s/\n/ /gr, 'DocumentIssued|D1 DocumentIssued|D2 DocumentIssued|D3 DocumentVoided|D1 ReportPublished|' . ask('SELECT report_id FROM reports.report WHERE total = 20'), 'in the order of the commits');
 is(join("\n", @{ $came->{other} }), '', 'inserts and nothing else');
 like($came->{rows}[0]{payload}, qr/"kind": "a \\"kind\\"\\t\\\\ of\\nünusual"/, 'JSON comes as it is, with whatever is in it');
 
 # ---- until it is confirmed; then its row may go ----
 
+# note how far the reader is, then look what is left when all is old
+my $purge = q{SET voiding.clock_offset = '8d'; SELECT voiding.maintain(); SELECT count(*) FROM voiding.transfer};
+sub left { return (split /\n/, ask($purge))[-1]; }
+
 is(lines(listen_to(\%outbox), @values), lines($came, @values), 'not confirmed: it comes again, with the same ids');
-is(ask('SELECT kafka.forget_sent()'), '0', 'nothing is removed');
-is(ask('SELECT kafka.forget_sent()'), '0', 'nor later, as long as nothing was confirmed');
+is(left() . left(), '55', 'nothing is removed, however old, as long as nothing was confirmed');
 is(error_of($node, $db, q{SELECT voiding.drop_service('kafka')}) =~ s/:.*//r, '2BP01', 'a service outside is in use like any other');
 is(lines(listen_to(\%outbox, 'confirm'), 'id'), lines($came, 'id'), 'the reader confirms');
 is(scalar @{ listen_to(\%outbox)->{rows} }, 0, 'confirmed: it does not come again');
 $node->safe_psql($db, q{SELECT billing.issue_document('D4', 'c1', 40)});
-is(ask('SELECT kafka.forget_sent()'), '5', 'what was confirmed is removed');
-is(ask(q{SELECT string_agg(aggregateid, ' ') FROM voiding.outbox WHERE destination = 'kafka'}), 'D4', 'what was not is still there');
+ask('SELECT voiding.watch_connections()');      # notes that these were confirmed
+is(ask('SELECT voiding.maintain(); SELECT count(*) FROM voiding.transfer') =~ s/\s//gr, '6', 'what is not old stays');
+is(ask(q{SELECT count(*) FROM voiding.under_way WHERE subject = 'D4'}), '1', 'what was not confirmed is under way');
 my $later = listen_to(\%outbox, 'confirm');
-is(lines($later, 'aggregateid'), 'D4', 'and comes; the removal of the others does not');
-is(join("\n", @{ $later->{other} }), '', 'inserts and nothing else');
+is(lines($later, 'aggregateid'), 'D4', 'and comes');
+is(ask('SELECT count(*) FROM voiding.under_way'), '0', 'and is no more');
+ok(poll_until(sub { listen_to(\%outbox, 'confirm'); left() == 0 }, 60), 'what was confirmed is purged by age');
+is(join("\n", @{ listen_to(\%outbox)->{rows} }, @{ listen_to(\%outbox, 'confirm')->{other} }), '', 'which does not come');
 
-# a transaction that began before the mark and ends after it is not yet confirmed
+# a transaction that has not ended is not confirmed with what came after it
 my $slow = $node->background_psql($db);
 $slow->query_safe('BEGIN');
 $slow->query_safe(q{SELECT billing.issue_document('slow', 'c1', 50)});
-is(ask('SELECT kafka.forget_sent(), kafka.forget_sent()'), '1|0', 'a transaction is under way: rows that were confirmed go');
-is(scalar @{ listen_to(\%outbox, 'confirm')->{rows} }, 0, 'the reader confirms a place behind its rows');
+$node->safe_psql($db, q{SELECT billing.issue_document('quick', 'c1', 50)});
+is(lines(listen_to(\%outbox, 'confirm'), 'aggregateid'), 'quick', 'the reader confirms a place behind the row of a transaction under way');
+ask('SELECT voiding.watch_connections()') for 1 .. 3;
 $slow->query_safe('COMMIT');
 $slow->quit;
-is(ask('SELECT kafka.forget_sent()'), '0', 'its row stays');
+left();
+is(ask(q{SELECT count(*) FROM voiding.transfer WHERE aggregateid = 'slow'}), '1', 'its row stays');
 is(lines(listen_to(\%outbox, 'confirm'), 'aggregateid'), 'slow', 'and comes');
 
 # ---- a command that is done outside ----
 
 $node->safe_psql($db, q{
-  SELECT voiding.create_service('post'), voiding.create_command('PrintLetter', service => 'kafka');
+  SELECT voiding.create_service('post');
+  CALL voiding.connect_service('kafka', NULL, 'shop', commands => '{PrintLetter}',
+    events => '{DocumentIssued, DocumentVoided, DocumentVoidingAborted, ReportPublished}');
   CREATE TABLE post.letter (letter_id text PRIMARY KEY, process_id uuid, printed boolean NOT NULL DEFAULT false);
   CREATE TRIGGER begins BEFORE INSERT ON post.letter FOR EACH ROW EXECUTE FUNCTION voiding.begin_conversation('process_id');
   CREATE TRIGGER wanted AFTER INSERT ON post.letter FOR EACH ROW EXECUTE FUNCTION voiding.emit_event('LetterWanted', 'letter_id', '@correlation=process_id');
@@ -172,9 +183,7 @@ is($printing, ask('SELECT process_id FROM post.letter'), 'with the process as it
 is($letter->{rows}[0]{payload}, qq({"letter_id": "L1", "process_id": "$printing"}), 'and its arguments');
 $node->safe_psql($db, q{UPDATE post.letter SET printed = true});       # the answer, as a consumer writes it
 is(ask(q{SELECT state FROM voiding.process WHERE type = 'letter'}), 'Printed', 'the answer goes on here');
-is(ask('SELECT kafka.forget_sent(), kafka.forget_sent()'), '1|0', 'the row of the one before goes');
-listen_to(\%outbox, 'confirm');
-is(ask('SELECT kafka.forget_sent()'), '1', 'then that of the command');
+like(error_of($node, $db, q{SELECT voiding.send_command('PrintLetter', '{}')}), qr/^0A000: /, 'only processes send it');
 
 # ---- a quiet outbox does not hold the WAL ----
 
@@ -194,23 +203,20 @@ $node->start;
 $came = listen_to(\%outbox);
 is($came->{rows}[-1]{id}, $before, 'after a crash what was not confirmed comes again');
 is(join(' ', grep { $_ ne $before && !$seen{$_} } map { $_->{id} } @{ $came->{rows} }), '', 'and of the rest only what came before');
-is(ask('SELECT kafka.forget_sent()'), '0', 'what was not confirmed stays');
 
 # ---- the slot is lost ----
 
-$node->safe_psql($db, "SELECT pg_drop_replication_slot('$outbox{'slot.name'}')");
-$node->safe_psql($db, q{SELECT billing.issue_document('K2', 'c1', 1)});
-like(error_of($node, $db, 'SELECT kafka.forget_sent()'), qr/^55000: the slot "voiding_kafka" is lost/, 'nothing is removed when the slot is lost');
-is(ask('SELECT kafka.begin_again()'), '2', 'a new slot: what was not confirmed is sent again');
-$came = listen_to(\%outbox);
-is(lines($came, 'aggregateid'), "K1\nK2", 'and comes');
-is($came->{rows}[0]{id}, $before, 'with the same ids');
-is(ask('SELECT kafka.forget_sent(), kafka.forget_sent()'), '0|0', 'nothing is removed before that is confirmed');
+$node->safe_psql($db, 'SELECT voiding.start_workers(1)');
+$node->safe_psql($db, "BEGIN; SELECT pg_drop_replication_slot('$outbox{'slot.name'}'); SELECT billing.issue_document('K2', 'c1', 1); COMMIT");
+ok(poll_until(sub { ask("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '$outbox{'slot.name'}'") eq '1' }, 60), 'the slot is gone: a worker makes another');
+my $again = '';      # and what it did not know to be confirmed
+ok(poll_until(sub { $again = lines(listen_to(\%outbox), 'id', 'aggregateid'); $again =~ /\|K2/ }, 60), 'and sends again what was not confirmed');
+like($again, qr/$before\|K1\n.*\|K2$/, 'with the same ids, in their order');
+is(join(' ', grep { !/\|K2$/ && !$seen{ s/\|.*//r } } split /\n/, $again), '', 'and of the rest only what came before');
 listen_to(\%outbox, 'confirm');
-is(ask('SELECT kafka.forget_sent()'), '2', 'then it is');
-is(ask('SELECT count(*) FROM voiding.outbox'), '0', 'nothing is left');
 
-# a slot that was lost by its limit, and is not gone
+# a slot that was lost by its limit, and is not gone; without workers
+$node->safe_psql($db, 'SELECT voiding.stop_workers()');
 $node->safe_psql('postgres', q{ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'});
 $node->reload;
 $node->safe_psql($db, q{SELECT billing.issue_document('K3', 'c1', 1)});
@@ -218,11 +224,15 @@ ok(poll_until(sub {
     $node->safe_psql($db, q{SELECT pg_logical_emit_message(false, 'fill', repeat('x', 1000000)) FROM generate_series(1, 20)});
     $node->safe_psql($db, $_) for 'SELECT pg_switch_wal()', 'CHECKPOINT';
     ask("SELECT wal_status FROM pg_replication_slots WHERE slot_name = '$outbox{'slot.name'}'") eq 'lost' }, 60), 'a slot is lost by its limit');
-like(error_of($node, $db, 'SELECT kafka.forget_sent()'), qr/^55000: /, 'that is seen, too');
+is(ask('SELECT sending FROM voiding.connection'), 'lost', 'that is seen, too');
+left();
+is(ask(q{SELECT count(*) FROM voiding.transfer WHERE aggregateid = 'K3'}), '1', 'nothing is removed when the slot is lost');
 $node->safe_psql('postgres', 'ALTER SYSTEM RESET max_slot_wal_keep_size');
 $node->reload;
-is(ask('SELECT kafka.begin_again()'), '1', 'and repaired');
-is(lines(listen_to(\%outbox, 'confirm'), 'aggregateid'), 'K3', 'nothing was lost');
+$node->safe_psql($db, slurp_file("$root/example/debezium/outbox.sql"));
+is((split /\n/, lines(listen_to(\%outbox, 'confirm'), 'aggregateid'))[-1], 'K3', 'the file is run again: nothing was lost');
+is(ask(q{SELECT string_agg(type, ' ' ORDER BY type) FROM voiding.handler WHERE service = 'kafka' AND kind = 'event'}),
+  'DocumentIssued DocumentVoided DocumentVoidingAborted ReportPublished', 'the same leaves as before');
 
 # ---- all events, from their own table ----
 
@@ -233,6 +243,7 @@ is(ask("SELECT schemaname || '.' || tablename FROM pg_publication_tables WHERE p
   'events: the publication is of the table that the connector includes');
 isnt($events{'topic.prefix'}, $outbox{'topic.prefix'}, 'the two connectors have prefixes of their own');
 is($events{'predicates.isEvent.pattern'} =~ s/\[\.\]/./gr, "$events{'topic.prefix'}.$events{'table.include.list'}", 'the router takes what comes of this table only');
+$node->safe_psql($db, 'SELECT voiding.start_workers(1)');
 my $from = ask('SELECT max(position) FROM voiding.event');
 $node->safe_psql($db, q{SELECT billing.void_document('D3', 'over a border'); SELECT setval('voiding.position', 10000000)});
 is(ask(q{SELECT voiding.wait_until_idle('30 s')}), 't', 'a process goes on in the next partition');
@@ -245,6 +256,10 @@ is(lines($came, @router{qw(id route key)}, 'type', $router{payload}), ask("SELEC
 cmp_ok(ask("SELECT count(*) FROM voiding.event_p1"), '>', 0, 'some are of the new partition');
 is(scalar @{ listen_to(\%events)->{rows} }, 0, 'confirmed: they do not come again');
 
+# ---- the end ----
+
+$node->safe_psql($db, q{SELECT billing.issue_document('E1', 'c1', 1)});
+like(error_of($node, $db, q{CALL voiding.disconnect_service('kafka', timeout => '100 ms')}), qr/^55006: /, 'a connection ends when all that left has arrived');
 invariants_hold($node, $db, 'at the end');
 $node->stop;
 done_testing();
