@@ -208,6 +208,7 @@ AS $$
 DECLARE
   slot name := (SELECT voiding.stream_name(s.known_as, s.name) FROM voiding.service s WHERE s.name = service);
 BEGIN
+  LOCK TABLE voiding.connection_progress IN SHARE UPDATE EXCLUSIVE MODE;  -- one at a time
   PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r
     WHERE r.slot_name = slot AND r.database = current_database() AND r.wal_status = 'lost';
   -- (one that is being made, and may fail, is none yet: an error)
@@ -271,7 +272,7 @@ DECLARE
 BEGIN
   IF tables IS NULL THEN  -- nor is there any in one that was restored
     PERFORM voiding.remove_subscription(stream);
-    EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, copy_data = false, slot_name = %L, synchronous_commit = %L)',
+    EXECUTE format('CREATE SUBSCRIPTION %I CONNECTION %L PUBLICATION %I WITH (create_slot = false, copy_data = false, slot_name = %L, streaming = off, synchronous_commit = %L)',
                    stream, conninfo, stream, stream, synchronous_commit);
     tables := voiding.tables_of(stream);
   END IF;

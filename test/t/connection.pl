@@ -232,29 +232,17 @@ like(error_of($manager, 'two', $subscribe), qr/^42501: service "one" would write
 is(in('two', 'SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = current_database()'), '0', '... and has no subscription');
 in('one', 'ALTER PUBLICATION voiding_one_to_two DROP TABLE voiding.service');
 in('two', $subscribe);
+is(in('two', 'SELECT substream FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE datname = current_database()'), 'f', 'what is long is applied by one worker, in all versions');
 emit('first');
 arrives('first', 'two databases of one cluster are connected');
 is_confirmed('first', 'and what has arrived is confirmed');
 in('one', q{SELECT voiding.resend('two', '-infinity')});
 is_confirmed('first', '... also what was sent again and is not followed by anything');
 
-# a process that the event is for is locked: its id is drawn, its transaction has none yet
-in('one', q{SELECT voiding.create_process_type('talk', '{"key": "k", "start": {"Begun": "On"}, "states": {"On": {"on": {"Said": "Over"}, "forever": "-"}, "Over": {"type": "final"}}}')});
-in('one', q{SELECT voiding.emit('Begun', 'early', '{"k": "early"}', 'here')});
-my $holds = $manager->background_psql('one');
-$holds->query_safe('BEGIN');
-$holds->query_safe('SELECT FROM voiding.active_process FOR UPDATE');
-my $early = $manager->background_psql('one', timeout => 120);
-$early->query_until(qr/started/, qq{\\echo started\nSELECT voiding.emit('Said', 'early', '{"k": "early"}', 'here');\n});
-ok(poll_until(sub { in('one', q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > '1.5 s'}) eq '1' }, 60), 'an event waits before it is written');
-for my $late (qw(late later))
-{
-  emit($late);
-  arrives($late, "$late events arrive");
-  is_confirmed($late, '... and are confirmed');
-}
-lose_slot(sub { $holds->query_safe('COMMIT'); $early->query_safe('SELECT 1'); });
-$_->quit for $holds, $early;
+# a row whose id is older than what has been confirmed, as after the clock was set back
+lose_slot(sub { in('one', q{INSERT INTO voiding.transfer
+  SELECT voiding.uuid_from(now() - interval '1 h'), aggregatetype, 'early', type, payload, source, origin, destination, correlation_id, causation_id, sent_in, now()
+    FROM voiding.transfer WHERE aggregateid = 'first'}); });
 make_good();
 arrives('early', 'what was written later is not taken for confirmed, though its id is older');
 
@@ -283,8 +271,13 @@ lose_slot(sub { emit('held up'); });
 ok(poll_until(sub { PostgreSQL::Test::Utils::slurp_file($manager->logfile, $logged) =~ /canceling statement due to lock timeout/ }, 60), 'a new slot has to wait');
 in('one', q{SELECT voiding.emit('Whispered', 's', '{"subject": "s"}', 'here')});
 ok(poll_until(sub { in('one', 'SELECT count(*) FROM here.heard') eq '1' }, 60), 'what is to be handled is handled meanwhile');
+my @mend = map { $manager->background_psql('one', timeout => 120) } 1 .. 2;
+$_->query_until(qr/started/, "\\echo started\n$connect;\n") for @mend;
+ok(poll_until(sub { in('one', q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CALL%' AND wait_event_type = 'Lock'}) eq '2' }, 60), 'who mends it by hand waits, too');
 $open->query_safe('COMMIT');
-$open->quit;
+$_->query_safe('SELECT 1') for @mend;
+pass('then all of them have done it, one after the other');
+$_->quit for $open, @mend;
 in('two', 'ALTER SUBSCRIPTION voiding_one_to_two ENABLE');
 arrives('held up', 'then there is a slot, and what was missed is sent');
 in('one', 'SELECT voiding.stop_workers()');
