@@ -236,6 +236,8 @@ is(in('two', 'SELECT substream FROM pg_subscription s JOIN pg_database d ON d.oi
 emit('first');
 arrives('first', 'two databases of one cluster are connected');
 is_confirmed('first', 'and what has arrived is confirmed');
+in('one', q{SELECT voiding.redact_event(event_id, 'law') FROM voiding.event WHERE subject = 'first'});
+is(in('one', q{SELECT payload #>> '{redacted,reason}' FROM voiding.transfer WHERE aggregateid = 'first'}), 'law', 'what is redacted is not sent again as it was');
 in('one', q{SELECT voiding.resend('two', '-infinity')});
 is_confirmed('first', '... also what was sent again and is not followed by anything');
 
