@@ -113,6 +113,8 @@ BEGIN
     PERFORM set_config('voiding.redacting', copy.event_id::text, true);
     UPDATE voiding.event x SET data = note WHERE x.position = copy.position;
     UPDATE voiding.archive a SET data = note WHERE a.subject = e.subject AND a.position = copy.position;
+    UPDATE voiding.transfer t SET payload = note FROM voiding.service s
+     WHERE t.id = copy.event_id AND (t.destination, t.origin) IN ((s.name, s.known_as), (s.known_as, s.name));
   END LOOP;
   PERFORM set_config('voiding.redacting', '', true);
 END $$;

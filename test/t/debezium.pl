@@ -245,7 +245,7 @@ isnt($events{'topic.prefix'}, $outbox{'topic.prefix'}, 'the two connectors have 
 is($events{'predicates.isEvent.pattern'} =~ s/\[\.\]/./gr, "$events{'topic.prefix'}.$events{'table.include.list'}", 'the router takes what comes of this table only');
 $node->safe_psql($db, 'SELECT voiding.start_workers(1)');
 my $from = ask('SELECT max(position) FROM voiding.event');
-$node->safe_psql($db, q{SELECT billing.void_document('D3', 'over a border'); SELECT setval('voiding.position', 10000000)});
+$node->safe_psql($db, q{BEGIN; SELECT billing.void_document('D3', 'over a border'); SELECT setval('voiding.position', 10000000); COMMIT});
 is(ask(q{SELECT voiding.wait_until_idle('30 s')}), 't', 'a process goes on in the next partition');
 $came = listen_to(\%events, 'confirm');
 my %tables = map { $_->{table} => 1 } @{ $came->{rows} };
