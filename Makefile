@@ -44,6 +44,7 @@ GATEWAY_SAYS := $(shell pkg-config --exists $(GATEWAY_LIBS) 2>/dev/null && echo 
 ifeq ($(GATEWAY_SAYS),yes)
 all: gateway
 install: install-gateway
+uninstall: uninstall-gateway
 endif
 
 gateway: voiding-gateway
@@ -65,24 +66,39 @@ build/gateway-asan: $(wildcard src/gateway/*.[ch]) src/gateway/page_files.h
 build/pgoutput: test/clients/pgoutput.c
 	mkdir -p build
 	$(CC) -std=gnu11 -D_GNU_SOURCE -O2 -g -Wall -Wextra -Werror -I$(shell $(PG_CONFIG) --includedir) -o $@ $< -L$(shell $(PG_CONFIG) --libdir) -lpq
+# and under libFuzzer: test/fuzz/gateway.c, options.c; and http.c, the extension
+FUZZ_gateway = $(filter-out %/main.c %/listen.c,$(wildcard src/gateway/*.c))
+build/fuzz-%: test/fuzz/%.c $(wildcard src/gateway/*.[ch]) src/gateway/page_files.h
+	mkdir -p build
+	clang -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -Wextra -Werror -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all \
+		-DVOIDING_VERSION='"$(EXTVERSION)"' $(shell pkg-config --cflags $(GATEWAY_LIBS)) -Isrc/gateway -o $@ $< $(FUZZ_$*) \
+		$(shell pkg-config --libs $(GATEWAY_LIBS))
+build/fuzz-http.so: test/fuzz/http.c $(wildcard src/*.[ch])
+	mkdir -p build
+	clang -shared -fPIC -std=gnu11 -O1 -g -Wall -fsanitize=fuzzer-no-link,undefined -fsanitize-trap=undefined -fno-sanitize=function,alignment \
+		$(PG_CPPFLAGS) -isystem $(shell $(PG_CONFIG) --includedir-server) -Isrc -o $@ $(wildcard src/*.c) $< \
+		$$(clang -print-file-name=libclang_rt.fuzzer_no_main-$$(uname -m).a) -lstdc++ -lm -lpthread
+# the unit goes below the prefix of bindir: where that is /usr, systemd finds it
+unitdir = $(patsubst %/bin,%,$(bindir:%/lib/postgresql/$(MAJORVERSION)/bin=%/bin))/lib/systemd/system
 install-gateway: voiding-gateway
-	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1'
+	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1' '$(DESTDIR)$(docdir)/$(docmoduledir)' '$(DESTDIR)$(unitdir)'
 	$(INSTALL_PROGRAM) voiding-gateway '$(DESTDIR)$(bindir)/'
 	$(INSTALL_DATA) src/gateway/voiding-gateway.1 '$(DESTDIR)$(mandir)/man1/'
+	$(INSTALL_DATA) src/gateway/voiding-gateway.conf '$(DESTDIR)$(docdir)/$(docmoduledir)/'
+	sed 's|^ExecStart=/usr/bin/|ExecStart=$(bindir)/|' src/gateway/voiding-gateway.service >'$(DESTDIR)$(unitdir)/voiding-gateway.service'
+uninstall-gateway:
+	rm -f '$(DESTDIR)$(bindir)/voiding-gateway' '$(DESTDIR)$(mandir)/man1/voiding-gateway.1' \
+		'$(DESTDIR)$(docdir)/$(docmoduledir)/voiding-gateway.conf' '$(DESTDIR)$(unitdir)/voiding-gateway.service'
 
 # pg_regress 15 compares with OUTPUTDIR/expected, later ones with expected
 installcheck: test/out/expected test/out/isolation/expected
 test/out/expected test/out/isolation/expected:
 	mkdir -p $(dir $@) && ln -sfn $(CURDIR)/expected $@
 
-.PHONY: gateway install-gateway test test-workers test-matrix demo bench bench-peers lint check-asan dist help
+.PHONY: gateway install-gateway uninstall-gateway test test-workers test-matrix demo bench bench-peers lint check-asan dist help
 
-# what tests and benchmark spread processes with
-PLPROXY = postgresql-$(or $(PG_VERSION),15)-plproxy
-
-# npm may have come with another Node.js than Debian's
 test:
-	script/setup $(PLPROXY) chromium fonts-dejavu-core $$(command -v npm >/dev/null || echo nodejs npm)
+	script/setup --test
 	KEEP=build/console script/unprivileged script/modes SERVED=0 "SERVED=2 BY_HAND=0"
 
 test-workers:
@@ -98,7 +114,7 @@ demo:
 	script/unprivileged script/demo
 
 bench:
-	@script/setup $(PLPROXY) gnuplot-nox wrk
+	@script/setup postgresql-$(or $(PG_VERSION),15)-plproxy gnuplot-nox wrk
 	@KEEP=test/bench/results script/unprivileged script/bench
 
 # PgQ's daemon needs libevent; npm may have come with another Node.js than Debian's
@@ -112,8 +128,8 @@ lint:
 	script/lint
 
 check-asan:
-	script/setup $(PLPROXY)
-	script/unprivileged env VOIDING_SANITIZE=1 BROWSER=0 script/suites
+	script/setup
+	script/unprivileged env VOIDING_SANITIZE=1 BROWSER=0 FUZZ=0 script/suites
 
 dist:
 	git archive --prefix=voiding-$(EXTVERSION)/ -o voiding-$(EXTVERSION).tar.gz HEAD

@@ -84,7 +84,8 @@ CREATE VIEW voiding.connection AS
     LEFT JOIN pg_replication_slots r ON r.slot_name = format('voiding_%s_to_%s', s.known_as, s.name) AND r.database = current_database()
     LEFT JOIN (SELECT x.oid, x.subname, x.subenabled FROM pg_subscription x JOIN pg_database d ON d.oid = x.subdbid AND d.datname = current_database()) u
            ON u.subname = format('voiding_%s_to_%s', s.name, s.known_as)
-    LEFT JOIN pg_stat_subscription w ON w.subid = u.oid AND w.relid IS NULL
+    LEFT JOIN LATERAL (SELECT x.pid, x.latest_end_time FROM pg_stat_subscription x WHERE x.subid = u.oid AND x.relid IS NULL
+                        ORDER BY x.latest_end_time DESC NULLS LAST LIMIT 1) w ON true  -- it may have parallel workers
     LEFT JOIN pg_stat_subscription_stats e ON e.subid = u.oid
    WHERE s.known_as IS NOT NULL;
 COMMENT ON VIEW voiding.connection IS 'services in other databases: how what leaves for them and what comes from them stands';

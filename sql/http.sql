@@ -48,7 +48,7 @@ CREATE VIEW voiding.route AS SELECT * FROM (VALUES
    'read a query; its arguments are the query string'),
   ('GET',    '/documents/{document_id}', 'query', 'document', NULL, '{}', '{200}',
    'a document'),
-  ('GET',    '/reports', 'query', 'reports', NULL, '{customer_id,currency,status,before,batch_size}', '{200}',
+  ('GET',    '/reports', 'reports', 'reports', NULL, '{customer_id,currency,status,before,batch_size}', '{200}',
    'reports, latest first'),
   ('GET',    '/reports/{report_id}', 'query', 'report', NULL, '{}', '{200}',
    'a report with its documents'),
@@ -112,6 +112,10 @@ CREATE FUNCTION voiding.http(method text, path text, query jsonb DEFAULT '{}', h
   LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'voiding_http';
 COMMENT ON FUNCTION voiding.http(text, text, jsonb, jsonb, text) IS
   'answer a request of HTTP with the caller''s rights; path as in the request line; never waits: see wait in the answer';
+
+CREATE FUNCTION voiding.url(path text, query jsonb) RETURNS text
+  LANGUAGE c IMMUTABLE STRICT AS 'MODULE_PATHNAME', 'voiding_url';
+COMMENT ON FUNCTION voiding.url(text, jsonb) IS 'a path with a query string of these names and values, in the encoding of URLs; null ones are left out';
 
 CREATE FUNCTION voiding.command_object(command voiding.command) RETURNS jsonb
   LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'voiding_command_object';
@@ -235,7 +239,7 @@ BEGIN
              AND (before IS NULL OR x.command_id < before)
            ORDER BY x.command_id DESC LIMIT n + 1) p;
   IF cardinality(page) > n THEN
-    next := format('/commands?before=%s&limit=%s', page[n] ->> 'command_id', n) || coalesce('&status=' || wanted_status, '') || coalesce('&type=' || wanted_type, '');
+    next := voiding.url(q.path, q.query || jsonb_build_object('before', page[n] -> 'command_id'));
   END IF;
   RETURN (200, CASE WHEN next IS NOT NULL THEN jsonb_build_object('Link', format('<%s>; rel="next"', next)) END,
           jsonb_build_object('commands', coalesce(to_jsonb(page[:n]), '[]'), 'next', next)::text, NULL)::voiding.http_answer;
@@ -272,6 +276,22 @@ BEGIN
           CASE WHEN q.wait > 0 THEN jsonb_build_object('command_id', c.command_id, 'seconds', q.wait, 'then', NULL, 'applied', 'wait=' || q.wait) END)::voiding.http_answer;
 END $$;
 COMMENT ON FUNCTION voiding.http_query(voiding.http_request) IS 'internal: a route';
+
+-- The query "reports", in pages: a list of reports, and in Link the next one.
+CREATE FUNCTION voiding.http_reports(q voiding.http_request) RETURNS voiding.http_answer
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  n       integer := least(greatest(coalesce((q.query ->> 'batch_size')::integer, 100), 1), 500);
+  reports jsonb := voiding.run_query(q.parameters ->> 'name', q.query || jsonb_build_object('batch_size', n + 1));
+  next    text;
+BEGIN
+  IF jsonb_array_length(reports) > n THEN
+    next := voiding.url(q.path, q.query || jsonb_build_object('before', reports -> n - 1 -> 'report_id'));
+  END IF;
+  RETURN (200, CASE WHEN next IS NOT NULL THEN jsonb_build_object('Link', format('<%s>; rel="next"', next)) END, (reports - n)::text, NULL)::voiding.http_answer;
+END $$;
+COMMENT ON FUNCTION voiding.http_reports(voiding.http_request) IS 'internal: a route';
 
 -- ---- processes ----
 

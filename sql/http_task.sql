@@ -24,12 +24,8 @@ BEGIN
     INTO page USING q.query ->> 'type', q.query ->> 'key', q.query ->> 'state', split_part(after, ',', 1)::integer,
                     split_part(after, ',', 2)::timestamptz, split_part(after, ',', 3)::uuid, n + 1;
   IF cardinality(page) > n THEN
-    next := format('%s?after=%s,%s,%s&limit=%s', q.path, -(page[n] ->> 'priority')::integer,
-                   coalesce(replace(page[n] ->> 'due_at', '+00:00', 'Z'), 'infinity'), page[n] ->> 'task_id', n)
-      || coalesce((SELECT string_agg(format('&%s=%s', f.key, (
-                            SELECT string_agg(CASE WHEN c ~ '[A-Za-z0-9._~-]' THEN c ELSE regexp_replace(encode(convert_to(c, getdatabaseencoding()), 'hex'), '..', '%\&', 'g') END, '' ORDER BY i)
-                              FROM unnest(string_to_array(f.value, NULL)) WITH ORDINALITY x (c, i))), '')
-                     FROM jsonb_each_text(q.query) f WHERE f.key IN ('type', 'key', 'state', 'form_factor')), '');
+    next := voiding.url(q.path, q.query || jsonb_build_object('after',
+              concat_ws(',', -(page[n] ->> 'priority')::integer, coalesce(page[n] ->> 'due_at', 'infinity'), page[n] ->> 'task_id')));
   END IF;
   RETURN (200, CASE WHEN next IS NOT NULL THEN jsonb_build_object('Link', format('<%s>; rel="next"', next)) END,
           jsonb_build_object('tasks', coalesce(to_jsonb(page[:n]), '[]'), 'next', next)::text, NULL)::voiding.http_answer;
@@ -46,18 +42,12 @@ $$;
 COMMENT ON FUNCTION voiding.http_task_queues(voiding.http_request) IS 'internal: a route';
 
 CREATE FUNCTION voiding.http_task_changes(q voiding.http_request) RETURNS voiding.http_answer
-  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-  after  text := coalesce(q.query ->> 'after', q.headers ->> 'last-event-id');
-  n      integer := least(greatest(coalesce((q.query ->> 'limit')::integer, 100), 1), 1000);
-  events jsonb;
-BEGIN
-  SELECT jsonb_agg(jsonb_build_object('cursor', c.cursor, 'task_id', c.task_id,
-                     'task', CASE WHEN (c.task).task_id IS NOT NULL THEN voiding.task_object(c.task) END) ORDER BY c.ordinality)
-    INTO events FROM voiding.task_changes(after, n) WITH ORDINALITY c;
-  RETURN (200, NULL, jsonb_build_object('events', coalesce(events, '[]'), 'cursor', coalesce(events #>> '{-1,cursor}', after))::text, NULL)::voiding.http_answer;
-END $$;
+  SELECT a.* FROM voiding.feed_answer(q, 'voiding_task', NULL,
+    'SELECT c.cursor, jsonb_build_object(''task_id'', c.task_id, ''task'', CASE WHEN (c.task).task_id IS NOT NULL THEN voiding.task_object(c.task) END)
+       FROM voiding.task_changes($1, $2) c') a
+$$;
 COMMENT ON FUNCTION voiding.http_task_changes(voiding.http_request) IS 'internal: a route';
 
 -- The tag is the version, and behind it what the caller may do: that can change

@@ -92,7 +92,7 @@ AS $$
                CASE WHEN r.operation NOT IN ('metrics', 'status_events') THEN jsonb_build_object('application/json', jsonb_build_object('schema',
                           CASE WHEN r.operation IN ('command', 'cancel') THEN '{"$ref": "#/components/schemas/status"}'
                                WHEN r.operation IN ('task', 'task_action', 'next_task') THEN '{"$ref": "#/components/schemas/task"}' ELSE '{}' END::jsonb)) ELSE '{}' END
-               || CASE WHEN r.operation LIKE '%events' OR r.operation = 'changes' THEN '{"text/event-stream": {"schema": {"type": "string"}}}'::jsonb
+               || CASE WHEN r.operation LIKE '%events' OR r.operation LIKE '%changes' THEN '{"text/event-stream": {"schema": {"type": "string"}}}'::jsonb
                        WHEN r.operation = 'metrics' THEN '{"application/openmetrics-text": {"schema": {"type": "string"}}}' ELSE '{}' END
                              WHEN s IN (409, 412) THEN '{"application/problem+json": {"schema": {"$ref": "#/components/schemas/problem"}}}' END)))
              FROM unnest(r.answers) s)

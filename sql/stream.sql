@@ -65,7 +65,8 @@ CREATE FUNCTION voiding.stream_text(id text, kind text, data jsonb) RETURNS text
 AS $$ SELECT 'id: ' || id || coalesce(E'\nevent: ' || kind, '') || E'\ndata: ' || data || E'\n\n' $$;
 COMMENT ON FUNCTION voiding.stream_text(text, text, jsonb) IS 'a server-sent event; kind: null where it is an ordinary one';
 
--- feed: a query for (cursor, item), of $1 the cursor, $2 how many, $3 types
+-- feed: a query for (cursor, item), of $1 the cursor, $2 how many, $3 types.
+-- item: its name in JSON; NULL: its members stand beside the cursor
 CREATE FUNCTION voiding.feed_answer(q voiding.http_request, channel text, item text, feed text) RETURNS voiding.http_answer
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -88,7 +89,8 @@ BEGIN
   END IF;
   BEGIN
     EXECUTE format('SELECT count(*), (array_agg(x.cursor))[count(*)], CASE WHEN $4 THEN string_agg(voiding.stream_text(x.cursor, NULL, x.item), '''') END,
-                           CASE WHEN NOT $4 THEN jsonb_agg(jsonb_build_object(''cursor'', x.cursor, %L, x.item)) END FROM (%s) x (cursor, item)', item, feed)
+                           CASE WHEN NOT $4 THEN jsonb_agg(jsonb_build_object(''cursor'', x.cursor) || %s) END FROM (%s) x (cursor, item)',
+                   CASE WHEN item IS NULL THEN 'x.item' ELSE format('jsonb_build_object(%L, x.item)', item) END, feed)
       INTO count, last, more, items USING after, n, types, streams;
   EXCEPTION WHEN SQLSTATE 'VD10A' THEN
     IF NOT streams THEN

@@ -94,17 +94,6 @@ vd_command_type(const char *name)
 
 /* ---- sending ---- */
 
-/* in a URL: all but letters, digits and -._~ as %XX */
-static void
-append_encoded(StringInfo s, const char *text)
-{
-	for (const unsigned char *c = (const unsigned char *) text; *c; c++)
-		if ((isalnum(*c) && *c < 128) || strchr("-._~", *c))
-			appendStringInfoChar(s, *c);
-		else
-			appendStringInfo(s, "%%%02X", *c);
-}
-
 /* the template with {name} filled in from the data; NULL if one is missing */
 char *
 vd_fill_resource(const char *template, Jsonb *data)
@@ -127,7 +116,7 @@ vd_fill_resource(const char *template, Jsonb *data)
 		value = vd_json_text(vd_json_get(data, pnstrdup(c + 1, end - c - 1)));
 		if (value == NULL)
 			return NULL;
-		append_encoded(&s, value);
+		vd_http_append_encoded(&s, value);
 		c = end + 1;
 	}
 	return s.data;

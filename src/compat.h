@@ -50,9 +50,21 @@ typedef bool VdUpdateIndexes;
 	ExecCheckIndexConstraints(rri, slot, estate, tid, arbiters)
 #endif
 
+/* BRIN leaves memory in its ii_Context when the rows are inserted: it gets one of its own, emptied then */
 #if PG_VERSION_NUM >= 170000
-#define vd_index_insert_cleanup(index, info)	index_insert_cleanup(index, info)
+#define vd_index_insert_begin(index, info) \
+	do { \
+		if ((index)->rd_indam->aminsertcleanup) \
+			(info)->ii_Context = AllocSetContextCreate(CurrentMemoryContext, "voiding index insert", ALLOCSET_SMALL_SIZES); \
+	} while (0)
+#define vd_index_insert_cleanup(index, info) \
+	do { \
+		index_insert_cleanup(index, info); \
+		if ((index)->rd_indam->aminsertcleanup) \
+			MemoryContextReset((info)->ii_Context); \
+	} while (0)
 #else
+#define vd_index_insert_begin(index, info)	((void) 0)
 #define vd_index_insert_cleanup(index, info)	((void) 0)
 #endif
 

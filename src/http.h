@@ -18,6 +18,7 @@ extern VdHttpRoute *vd_http_route(const char *method, List *segments, Jsonb **pa
 extern List *vd_http_resources(const char *query, Jsonb *arguments);
 extern List *vd_http_segments(const char *path);
 extern Jsonb *vd_http_query_string(const char *text, Jsonb *before);
+extern void vd_http_append_encoded(StringInfo s, const char *text);
 
 /* ---- command.c ---- */
 extern char *vd_fill_resource(const char *template, Jsonb *data);

@@ -7,6 +7,7 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -29,6 +30,8 @@ typedef struct Address			/* "resource" of a type of commands, read as a query */
 	char	   *query;
 	List	   *members;		/* of Member */
 } Address;
+
+PG_FUNCTION_INFO_V1(voiding_url);
 
 static MemoryContext cache = NULL;
 static List *routes = NIL;
@@ -73,6 +76,51 @@ decode(const char *text, size_t len, bool in_query)
 		appendStringInfoChar(&s, c);
 	}
 	return pg_verifymbstr(s.data, s.len, true) ? s.data : NULL;
+}
+
+/* all but letters, digits and -._~ as %XX */
+void
+vd_http_append_encoded(StringInfo s, const char *text)
+{
+	for (const unsigned char *c = (const unsigned char *) text; *c; c++)
+		if ((isalnum(*c) && *c < 128) || strchr("-._~", *c))
+			appendStringInfoChar(s, *c);
+		else
+			appendStringInfo(s, "%%%02X", *c);
+}
+
+/*
+ * voiding.url(path text, query jsonb) RETURNS text: the path with a query
+ * string of these names and values; those that are null are left out.
+ */
+Datum
+voiding_url(PG_FUNCTION_ARGS)
+{
+	StringInfoData s;
+	Jsonb	   *query = PG_GETARG_JSONB_P(1);
+	JsonbIterator *it = JsonbIteratorInit(&query->root);
+	JsonbIteratorToken token;
+	JsonbValue	v;
+	char		before = '?';
+	char	   *name = NULL;
+	char	   *value;
+
+	initStringInfo(&s);
+	appendStringInfoString(&s, text_to_cstring(PG_GETARG_TEXT_PP(0)));
+	while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+			name = pnstrdup(v.val.string.val, v.val.string.len);
+		else if (token == WJB_VALUE && (value = vd_json_text(&v)) != NULL)
+		{
+			appendStringInfoChar(&s, before);
+			vd_http_append_encoded(&s, name);
+			appendStringInfoChar(&s, '=');
+			vd_http_append_encoded(&s, value);
+			before = '&';
+		}
+	}
+	PG_RETURN_TEXT_P(cstring_to_text_with_len(s.data, s.len));
 }
 
 /* the segments of a path, decoded; NIL: it cannot be read */

@@ -196,13 +196,13 @@ make_writer(Writer *w, Relation rel, MemoryContext memory)
 	{
 		Relation	index = w->rri->ri_IndexRelationDescs[i];
 
+		vd_index_insert_begin(index, w->rri->ri_IndexRelationInfo[i]);
 		w->indexes[i] = RelationGetRelid(index);
 		if (index->rd_index->indisunique && !index->rd_index->indisprimary)
 			w->keys = lappend_oid(w->keys, w->indexes[i]);
 	}
 	w->nindexes = w->rri->ri_NumIndices;
-	w->slot = MakeSingleTupleTableSlot(CreateTupleDescCopyConstr(RelationGetDescr(rel)),
-									   &TTSOpsVirtual);
+	w->slot = MakeSingleTupleTableSlot(CreateTupleDescCopyConstr(RelationGetDescr(rel)), &TTSOpsVirtual);
 	w->valid = true;
 	MemoryContextSwitchTo(old);
 }

@@ -17,7 +17,7 @@ export class Problem extends Error {
 
 const headersOf = (more) => ({ ...(token ? { Authorization: `Bearer ${token}` } : {}), ...more });
 
-async function ask(method, path, body, headers = {}) {
+async function fetched(method, path, body, headers = {}) {
   let answer;
   try {
     answer = await fetch(path, {
@@ -32,12 +32,18 @@ async function ask(method, path, body, headers = {}) {
   const is = answer.headers.get('Content-Type') ?? '';
   const said = text && is.includes('json') ? JSON.parse(text) : text;
   if (!answer.ok) throw new Problem(answer.status, said || null);
-  return said;
+  return { said, answer };
 }
 
-export const get = (path) => ask('GET', path);
-export const post = (path, body, headers) => ask('POST', path, body ?? {}, headers);
+export const get = async (path) => (await fetched('GET', path)).said;
+export const post = async (path, body, headers) => (await fetched('POST', path, body ?? {}, headers)).said;
 export const part = (text) => encodeURIComponent(text);
+
+// a page of a list, and the address of the next one if there is one
+export async function page(path) {
+  const { said, answer } = await fetched('GET', path);
+  return { list: said, next: /<([^>]*)>; rel="next"/.exec(answer.headers.get('Link'))?.[1] };
+}
 
 // null where it is not there, or not for this caller; refused: what was
 export async function may(path, refused) {

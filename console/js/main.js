@@ -71,7 +71,7 @@ function show(nodes) {
 
 function fault(error) {
   if (!(error instanceof Problem)) throw error;
-  if (error.status === 401) return askToken();
+  if (error.status === 401) return signedOut();
   if (error.status === 0 || error.status === 503) {
     state('reconnecting');
     if (!main.querySelector('h1')) show([h('h1', { tabindex: -1 }, room().title(path().slice(1))), h('p', { class: 'empty' }, 'Waiting for the server.')]);
@@ -92,12 +92,21 @@ function navigation() {
       counts[name] ? h('span', { class: 'count' }, h('span', { class: 'hidden' }, ', '), String(counts[name]), h('span', { class: 'hidden' }, ' to look at')) : null))))));
 }
 
+// on a phone the rooms are a row that scrolls. Some browsers let Tab go on from
+// what scrollIntoView() has shown, and past the link to the content
+function keepInSight(link) {
+  if (!link) return;
+  const nav = document.getElementById('nav');
+  const [row, here] = [nav, link].map((e) => e.getBoundingClientRect());
+  nav.scrollLeft += here.left - row.left - (row.width - here.width) / 2;
+}
+
 function go(event) {
   arriving = Boolean(event);
   main.setAttribute('aria-busy', 'true');
   document.title = `${room().title(path().slice(1))} - voiding`;
   navigation();
-  document.querySelector('nav [aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
+  keepInSight(document.querySelector('#nav [aria-current]'));
   refresh();
 }
 
@@ -118,6 +127,7 @@ async function act(name, element, event) {
     event.preventDefault();
     return main.focus();
   }
+  if (name === 'sign-in') return askToken();
   const action = Object.values(rooms).map((r) => r.actions?.[name]).find(Boolean);
   if (!action) return;
   try {
@@ -125,19 +135,30 @@ async function act(name, element, event) {
     if (said) toast(said);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    if (error.status === 401) await askToken();
+    if (error.status === 401) await signedOut();
     else toast([error.message, error.problem.hint].filter(Boolean).join(' '), 'failed');
   }
   refresh();
 }
 
+// ---- who we are ----
+
 let asking = false;
+let dismissed = false; // it is not asked again and again
+
+function signedOut() {
+  show([h('h1', { tabindex: -1 }, room().title(path().slice(1))), h('p', { class: 'empty' }, 'You are not signed in.'),
+    h('p', { class: 'buttons left' }, h('button', { class: 'main', 'data-do': 'sign-in' }, 'Sign in'))]);
+  return dismissed ? null : askToken();
+}
+
 async function askToken() {
   if (asking) return;
   asking = true;
   const given = await askFor({ title: 'Who are you?', text: 'This server wants a token (JWT). It is kept until this window is closed.', button: 'Sign in',
     fields: [{ name: 'token', label: 'Token', required: true }] });
   asking = false;
+  dismissed = !given;
   if (given) {
     signIn(given.token.trim());
     refresh();
@@ -149,7 +170,7 @@ async function askToken() {
 function state(text, error) {
   document.getElementById('live').dataset.state = text;
   document.getElementById('live-text').textContent = text;
-  if (error?.status === 401) askToken();
+  if (error?.status === 401) signedOut();
 }
 
 // what no event tells of (a report has taken a document in, a message gave up)

@@ -1,6 +1,6 @@
 // report.js: reports with their documents and totals; one document.
 import { h } from './dom.js';
-import { get, may, part } from './api.js';
+import { get, may, page, part } from './api.js';
 import { at, facts, money, pill, plural, words } from './text.js';
 import { askFor } from './talk.js';
 import { send } from './command.js';
@@ -8,6 +8,7 @@ import { processParts, processView, stateOf } from './process.js';
 
 const SHOWN = 40;
 let customer = '';
+let pages = []; // addresses of those behind the first, to the one that is shown
 let first = null; // the one that is shown where none is named: it does not change under the reader
 
 const row = (r, chosen) => h('li', { 'data-key': `r${r.report_id}` },
@@ -36,12 +37,12 @@ export const reports = {
   name: 'reports',
   title: () => 'Reports',
   async load([id]) {
-    const list = await get(`/reports?batch_size=${SHOWN}${customer ? `&customer_id=${part(customer)}` : ''}`);
+    const { list, next } = await page(pages.at(-1) ?? `/reports?batch_size=${SHOWN}${customer ? `&customer_id=${part(customer)}` : ''}`);
     if (!list.some((r) => r.report_id === first)) first = list[0]?.report_id;
     const chosen = id ?? first;
-    return { list, one: chosen ? await may(`/reports/${part(chosen)}`) : null };
+    return { list, next, one: chosen ? await may(`/reports/${part(chosen)}`) : null };
   },
-  render: ({ list, one }) => [
+  render: ({ list, next, one }) => [
     h('div', { class: 'title' }, h('h1', { tabindex: -1 }, 'Reports'),
       h('form', { 'data-do': 'find', role: 'search', 'data-keep': true }, h('label', { for: 'find', class: 'hidden' }, 'Document or customer'),
         h('input', { id: 'find', name: 'find', type: 'search', placeholder: 'Document or customer', autocomplete: 'off' }), h('button', {}, 'Find')),
@@ -49,7 +50,9 @@ export const reports = {
     customer ? h('p', {}, `Of ${customer} only. `, h('button', { 'data-do': 'all' }, 'Show all customers')) : null,
     list.length === 0 ? h('p', { class: 'empty' }, 'There is no report yet. Issue a document: it goes into its customer’s open report.')
       : h('div', { class: 'split' },
-        h('nav', { 'aria-label': 'Reports, latest first' }, h('ul', { class: 'choices' }, list.map((r) => row(r, one?.report_id)))),
+        h('nav', { 'aria-label': 'Reports, latest first' }, h('ul', { class: 'choices' }, list.map((r) => row(r, one?.report_id))),
+          h('p', { class: 'buttons' }, pages.length ? h('button', { 'data-do': 'newer', 'data-key': 'newer' }, 'Newer') : null,
+            next ? h('button', { 'data-do': 'older', 'data-key': 'older', 'data-page': next }, 'Older') : null)),
         one ? report(one) : h('p', { class: 'empty' }, 'There is no such report.')),
   ],
   actions: {
@@ -62,11 +65,19 @@ export const reports = {
       }
       if ((await get(`/reports?customer_id=${part(text)}&batch_size=1`)).length === 0) return `There is no document and no customer "${text}".`;
       customer = text;
+      pages = [];
       location.hash = '#/reports';
       return null;
     },
     all() {
       customer = '';
+      pages = [];
+    },
+    older({ page: next }) {
+      pages.push(next);
+    },
+    newer() {
+      pages.pop();
     },
     async issue() {
       const d = await askFor({ title: 'Issue a document', button: 'Issue', fields: [

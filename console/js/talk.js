@@ -21,8 +21,9 @@ function field({ name, label, hint, required, value, type }) {
     hint ? h('span', { class: 'muted', id: `${id}-hint` }, hint) : null);
 }
 
-// What was put in, by name; null where it was dismissed.
-export function askFor({ title, text, fields = [], button, danger }) {
+// What was put in, by name; null where it was dismissed. One asks after the other.
+export async function askFor({ title, text, fields = [], button, danger }) {
+  while (dialog.open) await new Promise((closed) => dialog.addEventListener('close', closed, { once: true }));
   return new Promise((answer) => {
     dialog.replaceChildren(h('form', {}, h('h2', { id: 'dialog-title' }, title), text ? h('p', {}, text) : null, fields.map(field),
       h('p', { class: 'buttons' }, h('button', { type: 'button', class: 'quiet' }, 'Not now'), h('button', { class: danger ? 'danger' : 'main' }, button))));

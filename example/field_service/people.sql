@@ -21,7 +21,8 @@ GRANT SELECT ON voiding.task, voiding.my_task, voiding.available_task, voiding.o
 GRANT EXECUTE ON FUNCTION voiding.next_task, voiding.act_on_task, voiding.claim_task, voiding.start_task, voiding.extend_claim,
   voiding.suspend_task, voiding.resume_task, voiding.release_task, voiding.complete_task, voiding.fail_task,
   voiding.task_actions, voiding.why_not, voiding.task_changes, voiding.task_object, voiding.me, voiding.fits, voiding.now TO worker;
-GRANT EXECUTE ON FUNCTION voiding.http, voiding.problem, voiding.action_id TO worker;
+GRANT EXECUTE ON FUNCTION voiding.http, voiding.problem, voiding.action_id, voiding.url, voiding.feed_answer, voiding.feed_now,
+  voiding.stream_text TO worker;
 GRANT SELECT ON voiding.skill_gap TO lea;
 GRANT EXECUTE ON FUNCTION voiding.cancel_task, voiding.assign_task, voiding.gap_tasks TO lea;
 

@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { chromium } from 'playwright-core';
 
-const [url, tokenUrl, folder, token] = process.argv.slice(2);
+const [url, tokenUrl, folder] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const LIMIT = 20000;
 const said = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -259,6 +259,37 @@ async function keyboard() {
   await page.context().close();
 }
 
+// ---- a list in pages ----
+
+async function paged() {
+  const rows = () => a.locator('.choice').count();
+  const click = (name) => a.getByRole('button', { name, exact: true }).click();
+  await room(a, '#/reports');
+  ok(await shows(a, '.choice') && await a.locator('[data-do=older], [data-do=newer]').count() === 0, 'few reports are on one page');
+  const few = await rows();
+  await outside('many'); // of which no event tells
+  await a.reload();
+  ok(await until(async () => (await rows()) === 40) && await has(a, 'Customer 90'), 'of many the latest are shown');
+  ok(await a.locator('[data-do=newer]').count() === 0, 'and there is nothing newer');
+  await click('Older');
+  ok(await has(a, 'Customer 50') && await hasNot(a, 'Customer 51') && (await rows()) === 40, 'older ones are on the next page');
+  await click('Older');
+  ok(await has(a, 'Customer 10') && await has(a, 'Acme') && await until(async () => (await rows()) === 10 + few), 'to the first of all');
+  ok(await a.locator('[data-do=older]').count() === 0 && await until(() => a.evaluate(() => document.activeElement.localName === 'h1')), 'behind which there is nothing');
+  await outside('issue D9 Acme 1');
+  ok(await has(a, '€8.00') && await hasNot(a, 'Customer 11'), 'what happens shows there, and the page stays');
+  await sound(a, 'older reports');
+  await click('Newer');
+  await click('Newer');
+  ok(await has(a, 'Customer 90') && await a.locator('[data-do=newer]').count() === 0, 'and back');
+  await a.getByRole('searchbox').fill('Acme');
+  await click('Older');
+  await a.getByRole('searchbox').press('Enter');
+  ok(await has(a, 'Of Acme only') && await hasNot(a, 'Customer'), 'a customer has pages of his own');
+  await click('Show all customers');
+  ok(await has(a, 'Customer 90'), 'and all begin with the latest');
+}
+
 // ---- the looks ----
 
 const ROOMS = { reports: '#/reports', document: '#/documents/D2', processes: '#/processes', tasks: '#/tasks', repair: '#/repair', commands: '#/commands', figures: '#/figures' };
@@ -271,6 +302,7 @@ async function looks() {
     ['phone-dark', { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, colorScheme: 'dark' }]]) {
     const page = await open(url, { reducedMotion: 'reduce', ...options });
     const wide = [];
+    const hidden = [];
     await live(page);
     for (const [name, hash] of Object.entries(ROOMS)) {
       await room(page, hash);
@@ -278,8 +310,10 @@ async function looks() {
       await page.screenshot({ path: `${folder}/${kind}-${name}.png`, fullPage: true });
       await sound(page, `${kind}, ${name}`);
       if (await page.evaluate(() => document.documentElement.scrollWidth > innerWidth)) wide.push(name);
+      if (await page.evaluate(() => { const b = document.querySelector('nav [aria-current]').getBoundingClientRect(); return b.left < 0 || b.right > innerWidth; })) hidden.push(name);
     }
     ok(wide.length === 0, `${kind}: nothing is wider than the window`, wide);
+    ok(hidden.length === 0, `${kind}: the present room is in sight`, hidden);
     await room(page, ROOMS.document);
     await page.locator('.title button').click();
     await page.screenshot({ path: `${folder}/${kind}-dialog.png` });
@@ -292,18 +326,42 @@ async function looks() {
 
 async function strangers() {
   const page = await open(tokenUrl);
-  ok(await until(() => page.locator('#dialog[open]').count()) && (await page.locator('#dialog').innerText()).includes('token'), 'where tokens are needed it asks for one');
-  await fill(page, { Token: token }, 'Sign in');
+  const asks = () => until(() => page.locator('#dialog[open]').count());
+  ok(await asks() && (await page.locator('#dialog').innerText()).includes('token'), 'where tokens are needed it asks for one');
+  await page.keyboard.press('Escape');
+  await page.waitForResponse((r) => r.url().endsWith('/events') && r.status() === 401);
+  ok(await has(page, 'You are not signed in') && (await page.locator('#dialog[open]').count()) === 0, 'dismissed, it does not ask again by itself');
+  await sound(page, 'signed out');
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await fill(page, { Token: await outside('token guest 3600') }, 'Sign in');
   ok(await live(page) && await has(page, 'Reports'), 'signed in, the stream is open');
   ok(await shows(page, '.choice'), 'and reports are there');
+  await page.reload();
+  ok(await live(page) && await shows(page, '.choice'), 'also after a reload');
   await room(page, '#/repair');
   ok(await has(page, 'permission denied'), 'what its role may not see is said to be so');
   await room(page, '#/processes');
   ok(await has(page, 'permission denied'), 'in each room');
+  ok((await page.context().cookies()).length === 0 && await page.evaluate(() => localStorage.length) === 0, 'the token is in this tab only');
   await page.context().close();
 }
 
-for (const part of [issued, voided, tooLate, again, acknowledged, worked, repaired, keyboard, looks, strangers]) {
+async function expired() {
+  const page = await open(tokenUrl);
+  await fill(page, { Token: await outside('token clerk 12') }, 'Sign in');
+  ok(await live(page), 'a token for some seconds');
+  await issue(page, 'T1', 'Tokens', '3');
+  ok(await has(page, '€3.00'), 'with it one may do what its role may');
+  ok(await until(async () => (await page.locator('#live').getAttribute('data-state')) === 'signed out') && await until(() => page.locator('#dialog[open]').count()),
+    'its time is over: the stream ends, and it asks for another');
+  ok(!(await text(page)).includes('€3.00'), 'and shows no more');
+  await outside('issue T2 Tokens 4');
+  await fill(page, { Token: await outside('token clerk 3600') }, 'Sign in');
+  ok(await live(page) && await has(page, '€7.00'), 'signed in again it goes on, and what happened meanwhile is there');
+  await page.context().close();
+}
+
+for (const part of [issued, voided, tooLate, again, acknowledged, worked, repaired, keyboard, paged, looks, strangers, expired]) {
   try {
     await part();
   } catch (error) {

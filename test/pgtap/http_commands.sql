@@ -1,7 +1,7 @@
 -- Commands over http(): accepted, repeated, watched, waited for, taken back.
 -- By hand: handlers run in the transaction of the test.
 BEGIN;
-SELECT plan(64);
+SELECT plan(71);
 
 CREATE FUNCTION pg_temp.head(a voiding.http_answer, name text) RETURNS text LANGUAGE sql AS $$ SELECT a.headers ->> name $$;
 CREATE FUNCTION pg_temp.part(a voiding.http_answer, VARIADIC path text[]) RETURNS text LANGUAGE sql AS $$ SELECT a.body::jsonb #>> path $$;
@@ -109,6 +109,9 @@ SELECT a, pg_temp.part(a, 'next') AS next FROM voiding.http('GET', '/commands?ty
 SELECT is(pg_temp.head(:'a', 'Link'), format('<%s>; rel="next"', :'next'), 'a page says where the next one is');
 SELECT is((SELECT (jsonb_array_length(a.body::jsonb -> 'commands'), pg_temp.part(a, 'commands', '0', 'status'), pg_temp.part(a, 'next'))::text FROM voiding.http('GET', :'next') a),
   '(1,failed,)', 'and that is the last');
+SELECT is(:'next', '/commands?type=VoidDocument&limit=2&before=' || pg_temp.part(:'a', 'commands', '1', 'command_id'), 'of the same list');
+SELECT is(voiding.url('/x', '{"a": "1&2=3", "b": null, "c d": "é/~"}'), '/x?a=1%262%3D3&c%20d=%C3%A9%2F~', 'an address is in the encoding of URLs');
+SELECT is(voiding.url('/x', '{}'), '/x', 'without arguments it is the path');
 SELECT is((SELECT (a.status, pg_temp.part(a, 'commands'))::text FROM voiding.http('GET', $$/commands?type=x'%20OR%20true--&status=%22$$) a), '(200,[])', 'a filter is a value');
 SELECT is((SELECT a.status FROM voiding.http('GET', '/commands?before=x') a), 422, 'and must be one');
 SELECT is((SELECT a.status FROM voiding.http('GET', '/commands?limit=9999999999') a), 422, 'that can be read');
@@ -122,6 +125,15 @@ SELECT is((SELECT (a.status, pg_temp.part(a, 'code'))::text FROM voiding.http('G
 UPDATE voiding.command SET gone = true, data = '{}', result = NULL, resource = NULL WHERE command_id = :'id';
 SELECT is((SELECT (a.status, pg_temp.part(a, 'code'))::text FROM voiding.http('GET', :'location') a), '(410,VD10A)', 'one that is not kept any more is gone');
 SELECT is((SELECT (a.status, pg_temp.part(a, 'code'))::text FROM voiding.http('GET', '/commands/' || gen_random_uuid()) a), '(404,VD04D)', 'one that never was is not there');
+
+-- reports, in pages
+INSERT INTO billing.document (document_id, customer_id, amount) SELECT 'P' || i, 'pages&' || i % 3, 1 FROM generate_series(1, 4) i;
+SELECT voiding.dispatch();
+SELECT a, substring(pg_temp.head(a, 'Link') FROM '^<(.*)>; rel="next"$') AS next FROM voiding.http('GET', '/reports?status=open&batch_size=2') a \gset
+SELECT is((SELECT count(*)::int FROM jsonb_array_elements((:'a'::voiding.http_answer).body::jsonb)), 2, 'a page of reports is as large as it is to be');
+SELECT is(:'next', format('/reports?before=%s&status=open&batch_size=2', pg_temp.part(:'a', '1', 'report_id')), 'and says where the next one is');
+SELECT is((SELECT pg_temp.part(a, '0', 'report_id')::int - pg_temp.part(:'a', '1', 'report_id')::int FROM voiding.http('GET', :'next') a), -1, 'which goes on from there');
+SELECT is((SELECT (jsonb_array_length(a.body::jsonb), pg_temp.head(a, 'Link'))::text FROM voiding.http('GET', '/reports?batch_size=1&customer_id=pages%261') a), '(1,)', 'the last one says nothing');
 
 SELECT * FROM finish();
 ROLLBACK;

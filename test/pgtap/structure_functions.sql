@@ -98,6 +98,7 @@ INSERT INTO wanted VALUES
   ('voiding', 'http', $$method text, path text, query jsonb DEFAULT '{}'::jsonb, headers jsonb DEFAULT '{}'::jsonb, body text DEFAULT NULL::text$$, 'voiding.http_answer'),
   ('voiding', 'problem', $$sqlstate text, detail text, hint text DEFAULT NULL::text, instance text DEFAULT NULL::text$$, 'jsonb'),
   ('voiding', 'command_object', $$command voiding.command$$, 'jsonb'),
+  ('voiding', 'url', $$path text, query jsonb$$, 'text'),
   ('voiding', 'retry_after', $$command_id uuid, type text$$, 'integer'),
   ('voiding', 'resource_of', $$command_id uuid$$, 'jsonb'),
   ('voiding', 'action_id', $$key text$$, 'uuid'),

@@ -21,7 +21,7 @@ SELECT set_eq($$ SELECT name FROM f WHERE language = 'c' $$,
   ARRAY['now', 'uuid', 'caller', 'definitions_changed', 'emit_event', 'begin_conversation', 'emit', 'engine_emit',
         'dispatch', 'command_failed', 'wait_until_idle', 'await_idle', 'check_snapshot', 'hint', 'next_xid', 'deliver_parked', 'wait_settled', 'await',
         'launch', 'stop', 'wake_timer', 'repaired', 'process_for', 'counters', 'serving',
-        'send_command', 'problem', 'sender', 'end_command', 'wait_final', 'execute', 'run_query', 'http', 'command_object', 'retry_after',
+        'send_command', 'problem', 'sender', 'end_command', 'wait_final', 'execute', 'run_query', 'http', 'url', 'command_object', 'retry_after',
         'fill', 'ask_check', 'is_own_event', 'derive_uuid', 'is_engine_event', 'arrive',
         -- these call do_NAME as the engine's owner, on behalf of their caller
         'create_service', 'drop_service', 'create_command', 'drop_command', 'subscribe', 'unsubscribe',
@@ -40,7 +40,7 @@ SELECT set_eq($$ SELECT schema || '.' || name FROM f WHERE prosecdef $$,
         'billing.issue_document', 'billing.void_document', 'billing.refuse_document', 'billing.check_invariants', 'billing.get_document',
         'reports.publish_report', 'reports.check_invariants', 'reports.get_report', 'reports.get_reports'],
   'these functions, and no others, run with the rights of their owner');
-SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE language = 'c' AND provolatile = 'i' AND name <> 'problem' $$,
+SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE language = 'c' AND provolatile = 'i' AND name NOT IN ('problem', 'url') $$,
   'no other function in C is IMMUTABLE: all of them look at the session or at tables');
 SELECT is_empty($$ SELECT oid::regprocedure FROM f WHERE name ~ '^(create|drop|add|move|cancel|retry|discard|redact|acknowledge|dispatch|emit|maintain|open_task|close_task|send_|end_|forget|archive|lock|purge)'
                       AND provolatile <> 'v' $$,

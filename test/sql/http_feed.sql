@@ -69,6 +69,11 @@ SELECT status, said ->> 'state' AS state FROM ask('POST', format('/tasks/%s/assi
 SET ROLE regress_anna;
 SELECT key, state, its_own FROM heard(:'cursor') ORDER BY key;
 SELECT status, said ->> 'code' AS code FROM ask('GET', '/tasks/changes?after=x');
+SELECT status, jsonb_array_length(said -> 'events') AS events FROM ask('GET', '/tasks/changes?after=x', NULL, jsonb_build_object('Last-Event-ID', :'cursor'));
+-- and as a stream
+CREATE TEMP TABLE piece AS SELECT * FROM voiding.http('GET', '/tasks/changes', '{}', jsonb_build_object('Accept', 'text/event-stream', 'Last-Event-ID', :'cursor'));
+SELECT status, headers ->> 'Content-Type' AS type, wait - 'cursor' AS wait, wait ->> 'cursor' <> :'cursor' AS further FROM piece;
+SELECT coalesce(d #>> '{task,key}', 'gone') AS key, d ? 'task_id' AS its_own FROM (SELECT (regexp_matches(body, '^data: (.*)$', 'gn'))[1]::jsonb AS d FROM piece) x ORDER BY key;
 RESET ROLE;
 \c contrib_regression
 DROP DATABASE regress_voiding;

@@ -45,16 +45,24 @@ my $secret = 'a secret of more than thirty-two bytes';
 append_to_file("$browser/secret", $secret);
 my $strict = Voiding::Gateway->start($node, $db, user => 'gateway', 'jwt-secret' => "$browser/secret", 'jwt-audience' => 'console');
 ok($_->is_ready, 'it is ready') for $gateway, $strict;
-my $claims = join '.', map { encode_base64url($_) } '{"alg":"HS256","typ":"JWT"}', sprintf('{"role":"guest","aud":"console","exp":%d}', time + 3600);
-my $token = "$claims." . (hmac_sha256_base64($claims, $secret) =~ tr{+/}{-_}r);
 
+sub token
+{
+  my ($role, $seconds) = @_;
+  my $claims = join '.', map { encode_base64url($_) } '{"alg":"HS256","typ":"JWT"}', sprintf('{"role":"%s","aud":"console","exp":%d}', $role, time + $seconds);
+  return "$claims." . (hmac_sha256_base64($claims, $secret) =~ tr{+/}{-_}r);
+}
+
+# each is asked for by the browser, and what it returns is told there
 my %outside = (
+  token => \&token,
   issue => sub { my ($id, $customer, $amount) = @_; $node->safe_psql($db, "SELECT billing.issue_document('$id', '$customer', $amount)") },
   stop => sub { is($gateway->stop, 0, 'the gateway is stopped') },
   start => sub { $gateway = Voiding::Gateway->start($node, $db, user => 'gateway', role => 'clerk', listen => $listen) },
   break => sub { $node->safe_psql($db, qq{SELECT voiding.emit('OrderPlaced', '$_', '{"order_id": "$_"}', 'stock')}) for 'O1', 'O2';
     $node->safe_psql($db, q{SELECT voiding.emit('ParcelShipped', 'O9', '{"order_id": "O9"}', 'stock')}) },
   mend => sub { $node->safe_psql($db, q{CREATE OR REPLACE FUNCTION stock.reserve(order_id text) RETURNS void LANGUAGE sql AS ''}) },
+  many => sub { $node->safe_psql($db, q{INSERT INTO reports.customer_report (customer_id, currency) SELECT 'Customer ' || i, 'EUR' FROM generate_series(1, 90) i}) },
   # something to look at in each room
   leave => sub { $node->safe_psql($db, q{CREATE OR REPLACE FUNCTION stock.reserve(order_id text) RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM 1 / 0; END';
       SELECT voiding.emit('OrderPlaced', 'O5', '{"order_id": "O5"}', 'stock'), voiding.emit('ParcelShipped', 'O8', '{"order_id": "O8"}', 'stock');
@@ -63,7 +71,7 @@ my %outside = (
 );
 
 my ($in, $out, $err, $done) = ('', '', '', 0);
-my $run = IPC::Run::start([ 'node', "$browser/console.js", $gateway->{url}, $strict->{url}, $pictures, $token ], '<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout(500));
+my $run = IPC::Run::start([ 'node', "$browser/console.js", $gateway->{url}, $strict->{url}, $pictures ], '<', \$in, '>', \$out, '2>', \$err, IPC::Run::timeout(500));
 while ($run->pumpable)
 {
   $run->pump;
@@ -71,9 +79,9 @@ while ($run->pumpable)
   for my $wish (@wishes[ $done .. $#wishes ])
   {
     my ($what, @arguments) = split ' ', $wish;
-    ($outside{$what} // die "what is $what?")->(@arguments);
+    my $said = ($outside{$what} // die "what is $what?")->(@arguments);
     $done++;
-    $in .= "done\n";
+    $in .= ($what eq 'token' ? $said : 'done') . "\n";
   }
 }
 $run->finish;

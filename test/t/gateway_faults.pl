@@ -59,7 +59,7 @@ my $waits = meanwhile($gateway, 'GET', $sent->{headers}{location}, undef, Prefer
 ok(poll_until(sub { ($gateway->figure('voiding_gateway_waiting') // '') eq '1' }), 'a request waits');
 my $works = meanwhile($gateway, 'GET', '/queries/nap?seconds=20');
 ok(poll_until(sub { row($node, $db, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND application_name = 'voiding-gateway'}) eq '1' }), 'another is under way');
-$node->restart('fast');
+$node->restart;
 like($works->(), qr/^503 1 .*whether the request was carried out is not known/i, 'the server restarts: what was under way is answered 503');
 issued("A$_") for 5 .. 6;
 ok($gateway->is_ready, 'it is connected again');

@@ -80,7 +80,7 @@ for (
   [ 'Prefer, without end', qr/^200$/, "GET /reports HTTP/1.1\r\n${head}Prefer: wait=99999999999999999999, =,;;\"\r\n\r\n" ],
   [ 'a length that is no number', qr/^(400)?$/, "${post}Content-Length: many\r\n\r\n{}" ],
   [ 'a negative length', qr/^(400)?$/, "${post}Content-Length: -5\r\n\r\n{}" ],
-  [ 'a huge length', qr/^(413)?$/, "${post}Content-Length: 99999999999999999999999\r\n\r\n{}" ],
+  [ 'a huge length', qr/^(400|413)?$/, "${post}Content-Length: 99999999999999999999999\r\n\r\n{}" ],
   [ 'a length that is too large', 413, "${post}Content-Length: 1000000\r\n\r\n" . 'x' x 1000 ],
   [ 'less than it says', qr/^\d*$/, "${post}Content-Length: 100\r\n\r\n{}" ],
   [ 'two lengths', qr/^\d*$/, "${post}Content-Length: 2\r\nContent-Length: 50\r\n\r\n{}" ],

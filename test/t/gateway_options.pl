@@ -1,6 +1,6 @@
 # The options of the gateway: --help, the table in the code, the sample
-# configuration, the manual page, doc/gateway.md and the systemd unit agree;
-# the sample is read; the command line wins over it; mistakes are told.
+# configuration, the manual page, doc/gateway.md and the systemd unit agree,
+# also when they are installed; the sample is read; the command line wins over it; mistakes are told.
 
 use strict;
 use warnings;
@@ -51,7 +51,25 @@ is_deeply([ sort @listed ], [ sort keys %help ], 'doc/gateway.md has no others')
 my @manual = $man =~ /^\.B --(\S+)/mg;
 is_deeply([ sort @manual ], [ sort(keys %help, keys %of_all), ], 'nor has the manual page');
 
-like(slurp_file("$root/src/gateway/voiding-gateway.service"), qr{^ExecStart=\S*/voiding-gateway --config \S+$}m, 'the unit starts it with options that there are');
+
+# ---- what make install installs ----
+
+my @make = ('make', '-s', '-C', $root, "DESTDIR=$dir/root", 'PG_CONFIG=' . ($ENV{PG_CONFIG} // 'pg_config'));
+sub installed { my %at = map { m{([^/]+)$} ? ($1 => $_) : () } split /\n/, `find $dir/root -type f`; return \%at }
+system_or_bail(@make, 'install-gateway');
+my %at = %{ installed() };
+is_deeply([ sort keys %at ], [ 'voiding-gateway', map { "voiding-gateway.$_" } qw(1 conf service) ], 'program, manual page, sample and unit are installed');
+is(slurp_file($at{"voiding-gateway.$_"}), slurp_file("$root/src/gateway/voiding-gateway.$_"), "as they are: $_") for qw(1 conf);
+my $unit = slurp_file($at{'voiding-gateway.service'});
+my ($starts, $with) = $unit =~ /^ExecStart=(\S+) (.*)$/m;
+is("$dir/root$starts", $at{'voiding-gateway'}, 'the unit starts the program where that is');
+ok(-x "$dir/root$starts", 'and it can be started');
+is_deeply([ grep { !$help{$_} && !$of_all{$_} } $with =~ /--(\S+)/g ], [], 'with options that there are');
+like($at{'voiding-gateway.service'}, qr{/lib/systemd/system/}, 'where systemd looks');
+like($unit, qr/^Documentation=man:voiding-gateway\(1\)$/m, 'and it names the manual page');
+system_or_bail(@make, 'uninstall-gateway');
+is_deeply(installed(), {}, 'and nothing of it stays');
+
 my ($version) = slurp_file("$root/voiding.control") =~ /default_version = '(.*)'/;
 is(run_it('--version'), "voiding-gateway $version\n", 'the version');
 
