@@ -108,6 +108,25 @@ is_known(const Datum *v)
 	return found;
 }
 
+/* would it have been purged, had it been here? See purge_transfers(). */
+static bool
+is_forgotten(const pg_uuid_t *id)
+{
+	int64		age = vd_now() / 1000 - ((int64) vd_uuid_ms(id) - (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * INT64CONST(86400000));
+
+	return age > 2 * vd_transfer_retention * INT64CONST(86400000);
+}
+
+/* a dead letter, before it has been in the outbox */
+static void
+refuse(VdMessage *m, const char *sqlstate)
+{
+	m->bucket = vd_bucket(m->aggregateid);
+	m->seq = vd_next_position();
+	m->available_at = m->created_at;
+	vd_outbox_dead(m, sqlstate);
+}
+
 /*
  * What is wrong with who says it, or NULL: it must come over the subscription
  * that it names; another database that is connected here speaks for itself; and
@@ -147,7 +166,8 @@ from_transfer(VdMessage *m, const Datum *v, const bool *n)
  * voiding.arrive(): BEFORE trigger of voiding.transfer, ENABLE REPLICA: it
  * fires for what replication brings. Puts the message into the outbox and lets
  * the row in, or passes over one that is there already. Raises no error for
- * what a row says: one that is forged is a dead letter, and not let in. Rows
+ * what a row says: one that is forged is a dead letter, and not let in; one that is
+ * so old that it may have been purged here is a dead letter, too. Rows
  * that are there do not change or go because others say so; a TRUNCATE cannot
  * be passed over, and is an error.
  */
@@ -155,8 +175,8 @@ Datum
 voiding_arrive(PG_FUNCTION_ARGS)
 {
 	TriggerData *td = (TriggerData *) fcinfo->context;
-	Datum		v[Tr_natts];
-	bool		n[Tr_natts];
+	Datum	   *v;
+	bool	   *n;
 	VdMessage	m = {0};
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(td->tg_event) ||
@@ -170,22 +190,27 @@ voiding_arrive(PG_FUNCTION_ARGS)
 				 errmsg("another database must not empty voiding.transfer")));
 	if (!TRIGGER_FIRED_BY_INSERT(td->tg_event))
 		return PointerGetDatum(NULL);
+	v = palloc(sizeof(Datum) * RelationGetDescr(td->tg_relation)->natts);	/* somebody may have added a column */
+	n = palloc(sizeof(bool) * RelationGetDescr(td->tg_relation)->natts);
 	heap_deform_tuple(td->tg_trigtuple, RelationGetDescr(td->tg_relation), v, n);
 	if (is_known(v))
 		return PointerGetDatum(NULL);
 	from_transfer(&m, v, n);
 	m.error = forgery(&m, TextDatumGetCString(v[Tr_origin]), TextDatumGetCString(v[Tr_destination]));
-	if (m.error == NULL)
+	if (m.error)
 	{
-		vd_outbox_add(&m);
-		return PointerGetDatum(td->tg_trigtuple);
+		m.sent_in = NULL;		/* nobody is told when it is discarded */
+		refuse(&m, "42501");
+		return PointerGetDatum(NULL);
 	}
-	m.bucket = vd_bucket(m.aggregateid);
-	m.seq = vd_next_position();
-	m.available_at = m.created_at;
-	m.sent_in = NULL;			/* nobody is told when it is discarded */
-	vd_outbox_dead(&m, "42501");
-	return PointerGetDatum(NULL);
+	if (is_forgotten(&m.id))
+	{
+		m.error = "55000: it is older than what is remembered here, and may have been taken before";
+		refuse(&m, "55000");
+	}
+	else
+		vd_outbox_add(&m);
+	return PointerGetDatum(td->tg_trigtuple);
 }
 
 /* ---- taking what has arrived ---- */

@@ -75,6 +75,17 @@ vd_uuid_new(void)
 	return u;
 }
 
+/* the time of an id that carries one, in ms since 1970 */
+uint64
+vd_uuid_ms(const pg_uuid_t *u)
+{
+	uint64		ms = 0;
+
+	for (int i = 0; i < 6; i++)
+		ms = (ms << 8) | u->data[i];
+	return ms;
+}
+
 /*
  * Does the id carry a time, of the years since 2020 up to tomorrow? Others (a
  * random one from a user's column) would be scattered over all partitions.
@@ -83,11 +94,9 @@ bool
 vd_uuid_has_time(const pg_uuid_t *u)
 {
 	int			version = u->data[6] >> 4;
-	uint64		ms = 0;
+	uint64		ms = vd_uuid_ms(u);
 	time_t		now = time(NULL);
 
-	for (int i = 0; i < 6; i++)
-		ms = (ms << 8) | u->data[i];
 	return (version == 7 || version == 8) && ms >= UINT64CONST(1577836800000) &&
 		ms <= ((uint64) now + 86400) * 1000;
 }

@@ -31,9 +31,9 @@ char	   *vd_databases = NULL;
 int			vd_slow_down = 0;
 int			vd_handler_timeout = 30000;
 int			vd_look_every = 2000;
+int			vd_transfer_retention = 7;
 static int	command_retention = 30;
 static int	task_retention = 30;
-static int	transfer_retention = 7;
 static bool example = true;
 static char *redacting = NULL;
 static char *form_factor = NULL;
@@ -148,7 +148,7 @@ _PG_init(void)
 	DefineCustomIntVariable("voiding.transfer_retention",
 							"Days that maintain() keeps messages to other databases that have arrived there.",
 							"Twice as long those from there.",
-							&transfer_retention, 7, 1, 36500,
+							&vd_transfer_retention, 7, 1, 36500,
 							PGC_SUSET, 0, NULL, NULL, NULL);
 	DefineCustomBoolVariable("voiding.example",
 							 "CREATE EXTENSION makes the voiding process, with Billing and Reports.",

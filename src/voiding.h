@@ -56,12 +56,14 @@ extern char *vd_databases;
 extern int	vd_slow_down;		/* ms */
 extern int	vd_handler_timeout;	/* ms */
 extern int	vd_look_every;		/* ms */
+extern int	vd_transfer_retention;	/* days */
 
 extern TimestampTz vd_now(void);
 
 /* ---- uuid.c ---- */
 extern pg_uuid_t vd_uuid_new(void);
 extern pg_uuid_t vd_uuid_derive(const pg_uuid_t *from, const char *type, const char *key);
+extern uint64 vd_uuid_ms(const pg_uuid_t *u);
 extern bool vd_uuid_has_time(const pg_uuid_t *u);
 extern bool vd_uuid_equal(const pg_uuid_t *a, const pg_uuid_t *b);
 extern char *vd_uuid_text(const pg_uuid_t *u);

@@ -169,6 +169,12 @@ ok(poll_until(sub { say_in($billing, q{SET voiding.clock_offset = '20d'; SELECT 
   'what has arrived over there is purged here by age');
 say_in($reports, q{SET voiding.clock_offset = '20d'; SELECT voiding.maintain()});
 is(say_in($reports, q{SELECT count(*) FROM voiding.transfer WHERE destination = 'reports'}), '0', '... and there later');
+say_in($reports, q{SELECT voiding.now(); ALTER SYSTEM SET voiding.clock_offset = '20d'; SELECT pg_reload_conf()});
+ok(poll_until(sub { say_in($reports, q{SELECT voiding.now() > now() + interval '19 days'}) =~ /t/ }, 60), 'weeks later');
+say_in($manager, q{SELECT voiding.resend('reports', '-infinity')});
+comes($reports, q{SELECT DISTINCT sqlstate, destination FROM voiding.dead_letter}, '55000|arrival', 'what may have been forgotten there is a dead letter, not taken again');
+say_in($reports, q{SELECT voiding.now(); ALTER SYSTEM RESET voiding.clock_offset; SELECT pg_reload_conf()});
+say_in($reports, q{SELECT voiding.discard_message(id, 'was taken long ago') FROM voiding.dead_letter});
 
 # ---- the end of a connection ----
 
