@@ -40,14 +40,16 @@ ALTER TABLE voiding.transfer ENABLE REPLICA TRIGGER arrive;
 CREATE TABLE voiding.connection_progress (
   service      text PRIMARY KEY,
   home         text NOT NULL,
-  noted_lsn    pg_lsn NOT NULL,
+  timeline     integer NOT NULL,
+  noted_lsn    pg_lsn,
   noted_at     timestamptz NOT NULL,
   confirmed_at timestamptz NOT NULL
 );
 COMMENT ON TABLE voiding.connection_progress IS 'how far the receivers of connections are';
 SELECT pg_catalog.pg_extension_config_dump('voiding.connection_progress', '');
-COMMENT ON COLUMN voiding.connection_progress.noted_lsn IS 'what the receiver must have confirmed, to have all that left before noted_at';
-
+COMMENT ON COLUMN voiding.connection_progress.noted_lsn IS
+  'what the receiver must have confirmed, to have all that left before noted_at; null: after a promotion it has not been heard of yet';
+COMMENT ON COLUMN voiding.connection_progress.timeline IS 'of the WAL in which its slot was made';
 COMMENT ON COLUMN voiding.connection_progress.home IS 'the cluster and database that it was connected in; a dump restored elsewhere does not send';
 
 CREATE FUNCTION voiding.home() RETURNS text
@@ -64,6 +66,11 @@ CREATE FUNCTION voiding.current_lsn() RETURNS pg_lsn
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END $$;
 COMMENT ON FUNCTION voiding.current_lsn() IS 'internal';
+
+CREATE FUNCTION voiding.timeline() RETURNS integer
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer $$;
+COMMENT ON FUNCTION voiding.timeline() IS 'internal: it changes when a standby is promoted';
 
 -- ---- looking ----
 
@@ -134,7 +141,7 @@ COMMENT ON FUNCTION voiding.check_replication(name, boolean) IS 'internal';
 -- ---- connecting ----
 
 -- The service, what it takes, and the publication of what is for it.
-CREATE FUNCTION voiding.make_connection(name text, known_as text, commands text[], events text[], owner text) RETURNS void
+CREATE FUNCTION voiding.make_connection(name text, known_as text, commands text[], events text[], owner text, after_commit boolean) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -154,7 +161,7 @@ BEGIN
     RAISE EXCEPTION 'service "%" %', name, CASE WHEN s.known_as IS NULL THEN 'lives here' ELSE format('knows this database as "%s"', s.known_as) END
       USING ERRCODE = 'duplicate_object', HINT = 'Connect it with another name, or disconnect_service() it first.';
   END IF;
-  UPDATE voiding.service x SET owner = make_connection.owner WHERE x.name = make_connection.name;
+  UPDATE voiding.service x SET owner = make_connection.owner, after_commit = make_connection.after_commit WHERE x.name = make_connection.name;
   FOREACH e IN ARRAY events LOOP
     IF voiding.is_engine_event(e) THEN
       RAISE EXCEPTION 'event type "%" is the engine''s own and stays here', e USING ERRCODE = 'reserved_name';
@@ -170,21 +177,44 @@ BEGIN
     EXECUTE format('CREATE PUBLICATION %I FOR TABLE voiding.transfer (id, aggregatetype, aggregateid, type, payload, source, origin,
                       destination, correlation_id, causation_id, sent_in, created_at)
                       WHERE (origin = %L AND destination = %L) WITH (publish = ''insert'')', stream, known_as, name);
-    INSERT INTO voiding.connection_progress VALUES (name, voiding.home(), '0/0', voiding.now(), voiding.now());
+    INSERT INTO voiding.connection_progress VALUES (name, voiding.home(), voiding.timeline(), '0/0', voiding.now(), voiding.now());
   END IF;
   UPDATE voiding.connection_progress p SET home = voiding.home() WHERE p.service = make_connection.name;
 END $$;
-COMMENT ON FUNCTION voiding.make_connection(text, text, text[], text[], text) IS 'internal';
+COMMENT ON FUNCTION voiding.make_connection(text, text, text[], text[], text, boolean) IS 'internal';
+
+-- also while the other side comes for it again and again
+CREATE FUNCTION voiding.drop_slot(slot name) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  FOR i IN 1 .. 200 LOOP
+    BEGIN
+      PERFORM pg_terminate_backend(r.active_pid) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.active;
+      PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r WHERE r.slot_name = slot;
+      RETURN;
+    EXCEPTION WHEN object_in_use THEN
+      PERFORM pg_sleep(0.05);
+    END;
+  END LOOP;
+  RAISE EXCEPTION 'replication slot "%" is in use', slot
+    USING ERRCODE = 'object_in_use', HINT = 'disconnect_service() over there, then pg_drop_replication_slot() here.';
+END $$;
+COMMENT ON FUNCTION voiding.drop_slot(name) IS 'internal';
 
 -- A transaction of its own: a slot is made only before anything is written, and
--- after its publication, which it could never find otherwise.
+-- after its publication, which it could never find otherwise. One that a server
+-- has from before its promotion is not trusted: it may have stood still there
+-- for days, or be the work of somebody who has skipped what was not received.
 CREATE FUNCTION voiding.make_slot(service text) RETURNS boolean
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   slot name := (SELECT voiding.stream_name(s.known_as, s.name) FROM voiding.service s WHERE s.name = service);
 BEGIN
-  PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.wal_status = 'lost';
+  PERFORM voiding.drop_slot(slot) FROM voiding.connection_progress p
+    WHERE p.service = make_slot.service
+      AND (p.timeline <> voiding.timeline() OR EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.wal_status = 'lost'));
   IF EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot) THEN
     RETURN false;
   END IF;
@@ -208,11 +238,24 @@ BEGIN
                   WHERE s.name = service AND t.destination = service AND t.origin = s.known_as AND t.id >= voiding.uuid_from(since) RETURNING t.*)
   INSERT INTO voiding.transfer SELECT * FROM again ORDER BY again.id;
   GET DIAGNOSTICS n = ROW_COUNT;
-  UPDATE voiding.connection_progress p SET noted_lsn = pg_current_wal_insert_lsn(), noted_at = since WHERE p.service = resend.service;
+  UPDATE voiding.connection_progress p SET noted_lsn = CASE WHEN p.noted_lsn IS NOT NULL THEN pg_current_wal_insert_lsn() END, noted_at = since
+    WHERE p.service = resend.service;
   RETURN n;
 END $$;
 COMMENT ON FUNCTION voiding.resend(text, timestamptz) IS
   'send again what has left for a service since then, or since it surely has everything; what has arrived there has no effect; returns how many';
+
+-- After make_slot(): what the slot that is gone may have had is sent again. After
+-- a promotion that waits for the receiver (see hear_receivers).
+CREATE FUNCTION voiding.fill_gap(service text) RETURNS bigint
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  UPDATE voiding.connection_progress p SET timeline = voiding.timeline(), noted_lsn = NULL
+    WHERE p.service = fill_gap.service AND p.timeline <> voiding.timeline();
+  RETURN CASE WHEN NOT FOUND THEN voiding.resend(service) END;
+END $$;
+COMMENT ON FUNCTION voiding.fill_gap(text) IS 'internal: how many messages; null: later';
 
 -- False: the other side does not send to us yet.
 CREATE FUNCTION voiding.make_subscription(service text, known_as text, conninfo text, synchronous_commit text) RETURNS boolean
@@ -256,14 +299,15 @@ DECLARE
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   PERFORM voiding.check_replication(voiding.stream_name(known_as, name), conninfo IS NOT NULL);
-  PERFORM voiding.make_connection(name, known_as, coalesce(commands, '{}'), coalesce(events, '{}'), coalesce(pg_catalog.pg_get_userbyid(owner), session_user));
+  PERFORM voiding.make_connection(name, known_as, coalesce(commands, '{}'), coalesce(events, '{}'),
+    coalesce(pg_catalog.pg_get_userbyid(owner), session_user), synchronous_commit NOT IN ('off', 'local'));
   COMMIT;
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   made := voiding.make_slot(name);
   COMMIT;
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   IF made THEN
-    PERFORM voiding.resend(name);
+    PERFORM voiding.fill_gap(name);
   END IF;
   IF conninfo IS NOT NULL AND NOT voiding.make_subscription(name, known_as, conninfo, synchronous_commit) THEN
     RAISE NOTICE 'service "%" does not send to "%" yet', name, known_as
@@ -271,7 +315,7 @@ BEGIN
   END IF;
 END $$;
 COMMENT ON PROCEDURE voiding.connect_service(text, text, text, text[], text[], regrole, text) IS
-  'connect a service in another database, which connects this one: name: what it is called here; known_as: what this database is called there; commands, events: what it takes; owner: whose rights its commands have here; conninfo null: it only takes; again: change it, mend it';
+  'connect a service in another database, which connects this one: name: what it is called here; known_as: what this database is called there; commands, events: what it takes; owner: whose rights its commands have here; synchronous_commit: on, if this database has a synchronous standby; conninfo null: it only takes; again: change it, mend it';
 
 -- ---- disconnecting ----
 
@@ -284,29 +328,11 @@ BEGIN
   PERFORM voiding.remove_subscription(voiding.stream_name(service, known_as));
   EXECUTE format('DROP PUBLICATION IF EXISTS %I', voiding.stream_name(known_as, service));
   DELETE FROM voiding.connection_progress p WHERE p.service = remove_connection.service;
+  DELETE FROM voiding.outbox o WHERE o.destination = remove_connection.service;
   DELETE FROM voiding.service s WHERE s.name = remove_connection.service;
   PERFORM voiding.definitions_changed();
 END $$;
 COMMENT ON FUNCTION voiding.remove_connection(text, text) IS 'internal';
-
--- also while the other side, that does not know yet, comes for it again and again
-CREATE FUNCTION voiding.drop_slot(slot name) RETURNS void
-  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  FOR i IN 1 .. 200 LOOP
-    BEGIN
-      PERFORM pg_terminate_backend(r.active_pid) FROM pg_replication_slots r WHERE r.slot_name = slot AND r.active;
-      PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r WHERE r.slot_name = slot;
-      RETURN;
-    EXCEPTION WHEN object_in_use THEN
-      PERFORM pg_sleep(0.05);
-    END;
-  END LOOP;
-  RAISE EXCEPTION 'replication slot "%" is in use', slot
-    USING ERRCODE = 'object_in_use', HINT = 'disconnect_service() over there, then pg_drop_replication_slot() here.';
-END $$;
-COMMENT ON FUNCTION voiding.drop_slot(name) IS 'internal';
 
 CREATE PROCEDURE voiding.disconnect_service(name text, discard boolean DEFAULT false, timeout interval DEFAULT '10 s')
   LANGUAGE plpgsql
@@ -323,11 +349,14 @@ BEGIN
   END IF;
   slot := voiding.stream_name(s.known_as, name);
   till := till + timeout;
-  PERFORM pg_logical_emit_message(true, 'voiding', '');  -- so that there is something to confirm, behind all that was sent
-  COMMIT;
-  PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
-  sent := pg_current_wal_flush_lsn();
-  WHILE NOT discard AND EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.confirmed_flush_lsn < sent) LOOP
+  WHILE NOT discard LOOP
+    IF sent IS NULL AND NOT EXISTS (SELECT FROM voiding.outbox o WHERE o.destination = name) THEN
+      PERFORM pg_logical_emit_message(true, 'voiding', '');  -- so that there is something to confirm, behind all that was sent
+      COMMIT;
+      PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+      sent := pg_current_wal_flush_lsn();
+    END IF;
+    EXIT WHEN NOT EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.confirmed_flush_lsn < sent) AND sent IS NOT NULL;
     IF clock_timestamp() > till THEN
       RAISE EXCEPTION 'service "%" has not confirmed all that was sent to it', name
         USING ERRCODE = 'object_in_use', HINT = 'voiding.connection says how far it is. With discard => true what it has not got is given up.';
@@ -343,8 +372,40 @@ COMMENT ON PROCEDURE voiding.disconnect_service(text, boolean, interval) IS
 
 -- ---- keeping ----
 
+-- After a promotion. A receiver may be ahead: it may have been sent what the
+-- server that died did not bring to this one. What it has seen the end of it
+-- asks for from there on, and what this server writes before that position is
+-- passed over, unseen by anybody. So WAL goes beyond it, then what it may lack
+-- is sent. A receiver says how far it is as soon as it is connected.
+CREATE FUNCTION voiding.hear_receivers() RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  c record;
+  n bigint;
+BEGIN
+  FOR c IN SELECT p.service, r.confirmed_flush_lsn AS lsn FROM voiding.connection_progress p
+             JOIN voiding.service s ON s.name = p.service
+             JOIN pg_replication_slots r ON r.slot_name = voiding.stream_name(s.known_as, s.name)
+             JOIN pg_stat_replication w ON w.pid = r.active_pid
+            WHERE p.noted_lsn IS NULL AND p.timeline = voiding.timeline() AND p.home = voiding.home() AND w.reply_time IS NOT NULL LOOP
+    IF pg_wal_lsn_diff(c.lsn, pg_current_wal_insert_lsn()) > 1024 * 1024 * 1024 THEN
+      RAISE WARNING 'service "%" says that it has more than this server has written', c.service
+        USING HINT = 'disconnect_service() over there, and connect it again: it is not the server that it was connected to.';
+      CONTINUE;
+    END IF;
+    WHILE pg_current_wal_insert_lsn() <= c.lsn LOOP
+      PERFORM pg_logical_emit_message(false, 'voiding', ''), pg_switch_wal();
+    END LOOP;
+    UPDATE voiding.connection_progress p SET noted_lsn = '0/0' WHERE p.service = c.service;
+    n := voiding.resend(c.service);
+    RAISE LOG 'after a promotion % messages for service "%" are sent again', n, c.service;
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION voiding.hear_receivers() IS 'internal';
+
 -- Note how far receivers are; returns services that have lost their place (see
--- make_slot, resend). What has an id from before noted_at is in WAL before
+-- make_slot, fill_gap), and null for those that have not been heard of. What has an id from before noted_at is in WAL before
 -- noted_lsn: whoever may still write such a row was running when it was noted.
 CREATE FUNCTION voiding.watch_connections() RETURNS SETOF text
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -354,15 +415,17 @@ DECLARE
   lsn   pg_lsn;
 BEGIN
   PERFORM FROM voiding.connection_progress ORDER BY service FOR UPDATE;  -- waits for resend()
+  PERFORM voiding.hear_receivers();
   place := least(clock_timestamp(), (SELECT min(a.xact_start) FROM pg_stat_activity a WHERE a.backend_xid IS NOT NULL AND a.pid <> pg_backend_pid()))
            - interval '1 s';
   lsn := pg_current_wal_insert_lsn();
   UPDATE voiding.connection_progress p SET confirmed_at = p.noted_at, noted_at = greatest(p.noted_at, place), noted_lsn = lsn
     FROM voiding.service s JOIN pg_replication_slots r ON r.slot_name = voiding.stream_name(s.known_as, s.name)
-   WHERE s.name = p.service AND r.confirmed_flush_lsn >= p.noted_lsn AND r.wal_status <> 'lost' AND NOT EXISTS (SELECT FROM pg_prepared_xacts)
+   WHERE s.name = p.service AND r.confirmed_flush_lsn >= p.noted_lsn AND p.timeline = voiding.timeline() AND r.wal_status <> 'lost' AND NOT EXISTS (SELECT FROM pg_prepared_xacts)
      AND EXISTS (SELECT FROM voiding.transfer t WHERE t.destination = s.name AND t.id >= voiding.uuid_from(p.confirmed_at));
   RETURN QUERY SELECT c.service FROM voiding.connection c JOIN voiding.connection_progress p USING (service)
-                WHERE c.sending IN ('lost', 'no slot') AND p.home = voiding.home();
+                WHERE (c.sending IN ('lost', 'no slot') OR p.timeline <> voiding.timeline()) AND p.home = voiding.home();
+  RETURN QUERY SELECT NULL::text FROM voiding.connection_progress p WHERE p.noted_lsn IS NULL AND p.timeline = voiding.timeline() AND p.home = voiding.home();
 END $$;
 COMMENT ON FUNCTION voiding.watch_connections() IS 'internal';
 

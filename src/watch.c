@@ -1,9 +1,10 @@
 /*
  * watch.c
  *	  The first worker of a database looks after its connections: it notes how
- *	  far their receivers are, and where a replication slot has been lost it
- *	  makes another and sends again what may have been in it. Each step is a
- *	  transaction, since a slot is made only before anything is written.
+ *	  far their receivers are, and where a replication slot has been lost, or
+ *	  is from before a promotion, it makes another and sends again what may have
+ *	  been in it. Each step is a transaction, since a slot is made only before
+ *	  anything is written.
  */
 #include "postgres.h"
 
@@ -16,6 +17,7 @@
 #include "worker.h"
 
 #define WATCH_EVERY	(5 * USECS_PER_SEC)
+#define WATCH_SOON	(USECS_PER_SEC / 5)	/* while a receiver has not been heard of */
 
 /* the texts that a query of the engine returns, in a transaction of its own */
 static List *
@@ -58,6 +60,21 @@ has_connections(void)
 	return has;
 }
 
+static void
+mend(const char *service)
+{
+	char	   *sent;
+
+	(void) ask("SELECT voiding.make_slot($1)", service);
+	sent = linitial(ask("SELECT voiding.fill_gap($1)", service));
+	if (sent)
+		ereport(LOG,
+				(errmsg("the replication slot for service \"%s\" was lost: %s messages are sent again", service, sent)));
+	else
+		ereport(LOG,
+				(errmsg("a new replication slot for service \"%s\": this server was promoted", service)));
+}
+
 /*
  * To be called often, outside a transaction; an error is the caller's to
  * report, and it is tried again after a while.
@@ -77,12 +94,9 @@ vd_watch_connections(void)
 		MemoryContextSwitchTo(caller);
 		foreach(lc, ask("SELECT voiding.watch_connections()", NULL))
 		{
-			char	   *service = lfirst(lc);
-
-			(void) ask("SELECT voiding.make_slot($1)", service);
-			ereport(LOG,
-					(errmsg("the replication slot for service \"%s\" was lost: %s messages are sent again",
-							service, (char *) linitial(ask("SELECT voiding.resend($1)", service)))));
+			if (lfirst(lc))
+				mend(lfirst(lc));
+			next = GetCurrentTimestamp() + WATCH_SOON;
 		}
 	}
 	MemoryContextSwitchTo(caller);
