@@ -134,10 +134,16 @@ vd_outbox_add(VdMessage *m)
 	vd_notify_add(m->destination, m->type, &m->id);
 }
 
-/* The same message again, not before "when"; its row has been deleted. */
+/*
+ * The same message again, not before "when"; its row has been deleted. A command
+ * of a process elsewhere goes behind those of its key: what it lacks may be on
+ * its way from a third database, and would wait for it.
+ */
 void
 vd_outbox_retry(VdMessage *m, TimestampTz when)
 {
+	if (m->sent_in && vd_known_as(m->source))
+		m->seq = vd_next_position();
 	m->available_at = when;
 	vd_outbox_write(m);
 }
