@@ -43,6 +43,8 @@ ALTER TABLE voiding.transfer ENABLE REPLICA TRIGGER arrive, ENABLE REPLICA TRIGG
 CREATE TABLE voiding.connection_progress (
   service      text PRIMARY KEY,
   home         text NOT NULL,
+  timeline     integer NOT NULL,
+  heard        boolean NOT NULL,
   missed       boolean NOT NULL,
   noted        pg_snapshot NOT NULL,
   noted_lsn    pg_lsn NOT NULL,
@@ -52,6 +54,8 @@ CREATE TABLE voiding.connection_progress (
 );
 COMMENT ON TABLE voiding.connection_progress IS 'how far the receivers of connections are';
 COMMENT ON COLUMN voiding.connection_progress.home IS 'the cluster and database that it was connected in; a dump restored elsewhere does not send';
+COMMENT ON COLUMN voiding.connection_progress.timeline IS 'of the WAL in which its slot was made';
+COMMENT ON COLUMN voiding.connection_progress.heard IS 'false: after a promotion the receiver has not said how far it is';
 COMMENT ON COLUMN voiding.connection_progress.missed IS 'no slot keeps, or kept, what is not confirmed: it must be sent again';
 COMMENT ON COLUMN voiding.connection_progress.noted_lsn IS 'what the receiver must have confirmed, to have all that "noted" sees';
 SELECT pg_catalog.pg_extension_config_dump('voiding.connection_progress', '');
@@ -60,6 +64,11 @@ CREATE FUNCTION voiding.home() RETURNS text
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT format('%s/%s', c.system_identifier, d.oid) FROM pg_control_system() c, pg_database d WHERE d.datname = current_database() $$;
 COMMENT ON FUNCTION voiding.home() IS 'internal';
+
+CREATE FUNCTION voiding.timeline() RETURNS integer
+  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer $$;
+COMMENT ON FUNCTION voiding.timeline() IS 'internal: it changes when a standby is promoted';
 
 CREATE FUNCTION voiding.stream_name(sender text, receiver text) RETURNS name
   LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -139,7 +148,7 @@ COMMENT ON FUNCTION voiding.check_replication(name, name) IS 'internal';
 -- ---- connecting ----
 
 -- The service, what it takes, and the publication of what is for it.
-CREATE FUNCTION voiding.make_connection(name text, known_as text, commands text[], events text[], owner text) RETURNS void
+CREATE FUNCTION voiding.make_connection(name text, known_as text, commands text[], events text[], owner text, after_commit boolean) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
@@ -160,7 +169,7 @@ BEGIN
     RAISE EXCEPTION 'service "%" %', name, CASE WHEN s.known_as IS NULL THEN 'lives here' ELSE format('knows this database as "%s"', s.known_as) END
       USING ERRCODE = 'duplicate_object', HINT = 'Connect it with another name, or disconnect_service() it first.';
   END IF;
-  UPDATE voiding.service x SET owner = make_connection.owner WHERE x.name = make_connection.name AND make_connection.owner IS NOT NULL;
+  UPDATE voiding.service x SET owner = coalesce(make_connection.owner, x.owner), after_commit = make_connection.after_commit WHERE x.name = make_connection.name;
   FOREACH e IN ARRAY events LOOP
     IF voiding.is_engine_event(e) THEN
       RAISE EXCEPTION 'event type "%" is the engine''s own and stays here', e USING ERRCODE = 'reserved_name';
@@ -173,9 +182,9 @@ BEGIN
     FROM (SELECT 'command', unnest(commands) UNION SELECT 'event', unnest(events)) x (kind, type)
    WHERE NOT EXISTS (SELECT FROM voiding.handler h WHERE (h.service, h.kind, h.type) = (name, x.kind, x.type));
   INSERT INTO voiding.connection_progress
-  VALUES (name, voiding.home(), true, pg_current_snapshot(), '0/0', now(), pg_current_snapshot(), now()) ON CONFLICT DO NOTHING;
+  VALUES (name, voiding.home(), voiding.timeline(), true, true, pg_current_snapshot(), '0/0', now(), pg_current_snapshot(), now()) ON CONFLICT DO NOTHING;
   -- transaction ids of another cluster mean nothing here
-  UPDATE voiding.connection_progress p SET home = voiding.home(), missed = true, noted = '1:1:', noted_lsn = '0/0', confirmed = '1:1:'
+  UPDATE voiding.connection_progress p SET home = voiding.home(), timeline = voiding.timeline(), heard = true, missed = true, noted = '1:1:', noted_lsn = '0/0', confirmed = '1:1:'
    WHERE p.service = make_connection.name AND p.home <> voiding.home();
   -- (a dump has the publication, but not that a table of an extension is in it)
   IF NOT EXISTS (SELECT FROM pg_publication_tables p WHERE (p.pubname, p.schemaname, p.tablename) = (stream, 'voiding', 'transfer')) THEN
@@ -189,20 +198,23 @@ BEGIN
   END IF;
   PERFORM voiding.note_missed(ARRAY[name]);
 END $$;
-COMMENT ON FUNCTION voiding.make_connection(text, text, text[], text[], text) IS 'internal';
+COMMENT ON FUNCTION voiding.make_connection(text, text, text[], text[], text, boolean) IS 'internal';
 
--- Connections without a slot have missed something. That is committed before
--- there is another, so that it is not forgotten between that and sending again.
+-- Connections without a slot, or with one from before a promotion, have missed
+-- something. That is committed before there is another, so that it is not
+-- forgotten between that and sending again.
 CREATE FUNCTION voiding.note_missed(services text[]) RETURNS void
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
   UPDATE voiding.connection_progress p SET missed = true FROM voiding.connection c
-   WHERE p.service = ANY (services) AND c.service = p.service AND c.sending IN ('lost', 'no slot') AND NOT p.missed
+   WHERE p.service = ANY (services) AND c.service = p.service AND (c.sending IN ('lost', 'no slot') OR p.timeline <> voiding.timeline()) AND NOT p.missed
 $$;
 COMMENT ON FUNCTION voiding.note_missed(text[]) IS 'internal';
 
 -- A transaction of its own: a slot is made only before anything is written, and
--- after its publication, which it could never find otherwise.
+-- after its publication, which it could never find otherwise. One that a server
+-- has from before its promotion is not trusted: it may have stood still there
+-- for days, or be the work of somebody who has skipped what was not received.
 CREATE FUNCTION voiding.make_slot(service text) RETURNS void
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -210,8 +222,9 @@ DECLARE
   slot name := (SELECT voiding.stream_name(s.known_as, s.name) FROM voiding.service s WHERE s.name = service);
 BEGIN
   LOCK TABLE voiding.connection_progress IN SHARE UPDATE EXCLUSIVE MODE;  -- one at a time
-  PERFORM pg_drop_replication_slot(r.slot_name) FROM pg_replication_slots r
-    WHERE r.slot_name = slot AND r.database = current_database() AND r.wal_status = 'lost';
+  PERFORM voiding.drop_slot(slot) FROM voiding.connection_progress p
+    WHERE p.service = make_slot.service AND (p.timeline <> voiding.timeline()
+       OR EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.database = current_database() AND r.wal_status = 'lost'));
   -- (one that is being made, and may fail, is none yet: an error)
   IF NOT EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.confirmed_flush_lsn IS NOT NULL) THEN
     PERFORM pg_create_logical_replication_slot(slot, 'pgoutput');
@@ -246,14 +259,17 @@ END $$;
 COMMENT ON FUNCTION voiding.resend(text, timestamptz) IS
   'send again what has left for a service and may not have arrived, and what has left since then; what has arrived there has no effect; returns how many';
 
--- after make_slot()
+-- After make_slot(). After a promotion the receiver must have been heard of first.
 CREATE FUNCTION voiding.send_missed(service text) RETURNS bigint
-  LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
-  UPDATE voiding.connection_progress p SET missed = false WHERE p.service = send_missed.service AND p.missed;
-  SELECT voiding.resend(send_missed.service);
-$$;
-COMMENT ON FUNCTION voiding.send_missed(text) IS 'internal';
+BEGIN
+  UPDATE voiding.connection_progress p SET timeline = voiding.timeline(), heard = false
+    WHERE p.service = send_missed.service AND p.timeline <> voiding.timeline();
+  UPDATE voiding.connection_progress p SET missed = false WHERE p.service = send_missed.service AND p.heard;
+  RETURN CASE WHEN FOUND THEN voiding.resend(service) END;
+END $$;
+COMMENT ON FUNCTION voiding.send_missed(text) IS 'internal: how many messages; null: later';
 
 CREATE FUNCTION voiding.tables_of(stream name) RETURNS oid[]
   LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -309,7 +325,8 @@ AS $$
 BEGIN
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   PERFORM voiding.check_replication(voiding.stream_name(known_as, name), CASE WHEN conninfo IS NOT NULL THEN voiding.stream_name(name, known_as) END);
-  PERFORM voiding.make_connection(name, known_as, coalesce(commands, '{}'), coalesce(events, '{}'), pg_get_userbyid(owner));
+  PERFORM voiding.make_connection(name, known_as, coalesce(commands, '{}'), coalesce(events, '{}'), pg_get_userbyid(owner),
+    synchronous_commit NOT IN ('off', 'local'));
   COMMIT;
   PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   PERFORM voiding.make_slot(name);
@@ -322,7 +339,7 @@ BEGIN
   END IF;
 END $$;
 COMMENT ON PROCEDURE voiding.connect_service(text, text, text, text[], text[], regrole, text) IS
-  'connect a service in another database, which connects this one: name: what it is called here; known_as: what this database is called there; commands, events: what it takes; owner: whose rights its commands have here (first: who connects); conninfo null: it only takes; again: change it, mend it';
+  'connect a service in another database, which connects this one: name: what it is called here; known_as: what this database is called there; commands, events: what it takes; owner: whose rights its commands have here (first: who connects); synchronous_commit: on, if this database has a synchronous standby; conninfo null: it only takes; again: change it, mend it';
 
 -- ---- disconnecting ----
 
@@ -335,6 +352,7 @@ BEGIN
   PERFORM voiding.remove_subscription(voiding.stream_name(service, known_as));
   EXECUTE format('DROP PUBLICATION IF EXISTS %I', voiding.stream_name(known_as, service));
   DELETE FROM voiding.connection_progress p WHERE p.service = remove_connection.service;
+  DELETE FROM voiding.outbox o WHERE o.destination = remove_connection.service;
   DELETE FROM voiding.service s WHERE s.name = remove_connection.service;
   PERFORM voiding.definitions_changed();
 END $$;
@@ -374,11 +392,14 @@ BEGIN
   END IF;
   slot := voiding.stream_name(s.known_as, name);
   till := till + timeout;
-  PERFORM pg_logical_emit_message(true, 'voiding', '');  -- so that there is something to confirm, behind all that was sent
-  COMMIT;
-  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-  sent := pg_current_wal_insert_lsn();
-  WHILE NOT discard AND EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.confirmed_flush_lsn < sent) LOOP
+  WHILE NOT discard LOOP
+    IF sent IS NULL AND NOT EXISTS (SELECT FROM voiding.outbox o WHERE o.destination = name) THEN
+      PERFORM pg_logical_emit_message(true, 'voiding', '');  -- so that there is something to confirm, behind all that was sent
+      COMMIT;
+      PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+      sent := pg_current_wal_insert_lsn();
+    END IF;
+    EXIT WHEN sent IS NOT NULL AND NOT EXISTS (SELECT FROM pg_replication_slots r WHERE r.slot_name = slot AND r.confirmed_flush_lsn < sent);
     IF clock_timestamp() > till THEN
       RAISE EXCEPTION 'service "%" has not confirmed all that was sent to it', name
         USING ERRCODE = 'object_in_use', HINT = 'voiding.connection says how far it is. With discard => true what it has not got is given up.';
@@ -394,8 +415,40 @@ COMMENT ON PROCEDURE voiding.disconnect_service(text, boolean, interval) IS
 
 -- ---- keeping ----
 
+-- After a promotion. A receiver may be ahead: it may have been sent what the
+-- server that died did not bring to this one. What it has seen the end of it
+-- asks for from there on, and what this server writes before that position is
+-- passed over, unseen by anybody. So WAL goes beyond it, then what it may lack
+-- is sent. A receiver says how far it is as soon as it is connected.
+CREATE FUNCTION voiding.hear_receivers(services text[]) RETURNS void
+  LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  c record;
+  n bigint;
+BEGIN
+  FOR c IN SELECT p.service, r.confirmed_flush_lsn AS lsn FROM voiding.connection_progress p
+             JOIN voiding.service s ON s.name = p.service
+             JOIN pg_replication_slots r ON r.slot_name = voiding.stream_name(s.known_as, s.name)
+             JOIN pg_stat_replication w ON w.pid = r.active_pid
+            WHERE p.service = ANY (services) AND NOT p.heard AND p.timeline = voiding.timeline() AND w.reply_time IS NOT NULL LOOP
+    IF pg_wal_lsn_diff(c.lsn, pg_current_wal_insert_lsn()) > 1024 * 1024 * 1024 THEN
+      RAISE WARNING 'service "%" says that it has more than this server has written', c.service
+        USING HINT = 'disconnect_service() over there, and connect it again: it is not the server that it was connected to.';
+      CONTINUE;
+    END IF;
+    WHILE pg_current_wal_insert_lsn() <= c.lsn LOOP
+      PERFORM pg_logical_emit_message(false, 'voiding', ''), pg_switch_wal();
+    END LOOP;
+    UPDATE voiding.connection_progress p SET heard = true WHERE p.service = c.service;
+    n := voiding.send_missed(c.service);
+    RAISE LOG 'after a promotion % messages for service "%" are sent again', n, c.service;
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION voiding.hear_receivers(text[]) IS 'internal';
+
 -- Note how far receivers are; returns services that have missed something (see
--- make_slot, send_missed). What a snapshot sees is in WAL before the place that
+-- make_slot, send_missed), and null for those that have not been heard of. What a snapshot sees is in WAL before the place that
 -- is read after it; who is locked is noted the next time.
 CREATE FUNCTION voiding.watch_connections() RETURNS SETOF text
   LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -406,12 +459,14 @@ DECLARE
   free text[] := (SELECT array_agg(x.service) FROM (SELECT p.service FROM voiding.connection_progress p WHERE p.home = voiding.home() FOR UPDATE SKIP LOCKED) x);
 BEGIN
   PERFORM voiding.note_missed(free);
+  PERFORM voiding.hear_receivers(free);
   UPDATE voiding.connection_progress p
      SET confirmed = p.noted, confirmed_at = p.noted_at, noted = seen, noted_at = now(), noted_lsn = lsn
     FROM voiding.service s JOIN pg_replication_slots r ON r.slot_name = voiding.stream_name(s.known_as, s.name)
    WHERE p.service = ANY (free) AND NOT p.missed AND s.name = p.service AND r.confirmed_flush_lsn >= p.noted_lsn
      AND EXISTS (SELECT FROM voiding.transfer t WHERE t.destination = s.name AND t.origin = s.known_as AND t.id >= voiding.uuid_from(p.confirmed_at));
-  RETURN QUERY SELECT p.service FROM voiding.connection_progress p WHERE p.service = ANY (free) AND p.missed;
+  RETURN QUERY SELECT CASE WHEN p.heard OR p.timeline <> voiding.timeline() OR c.sending IN ('lost', 'no slot') THEN p.service END
+                 FROM voiding.connection_progress p JOIN voiding.connection c USING (service) WHERE p.service = ANY (free) AND p.missed;
 END $$;
 COMMENT ON FUNCTION voiding.watch_connections() IS 'internal';
 

@@ -5,11 +5,13 @@ CREATE TABLE voiding.service (
   owner      text NOT NULL,          -- names, not oids: an oid can be used again
   schema     text UNIQUE,
   known_as   text,
+  after_commit boolean NOT NULL DEFAULT false,
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   CHECK ((schema IS NULL) = (known_as IS NOT NULL))
 );
 COMMENT ON TABLE voiding.service IS 'a bounded context: a schema with its tables and functions, and an owner';
 COMMENT ON COLUMN voiding.service.known_as IS 'of one in another database, see connection: what this database is called there';
+COMMENT ON COLUMN voiding.service.after_commit IS 'of one in another database: what is for it leaves after the commit of who said it, so that a synchronous standby has that';
 SELECT pg_catalog.pg_extension_config_dump('voiding.service', '');
 
 CREATE TABLE voiding.handler (

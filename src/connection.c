@@ -67,6 +67,17 @@ vd_depart(const VdMessage *m, const char *known_as)
 	vd_insert(VD_TRANSFER, v, n);
 }
 
+/* the same for what has waited in the outbox; false: its service is here */
+bool
+vd_depart_late(VdMessage **set, int n)
+{
+	char	   *known_as = vd_known_as(set[0]->destination);
+
+	for (int i = 0; known_as && i < n; i++)
+		vd_depart(set[i], known_as);
+	return known_as != NULL;
+}
+
 /* A command that came from elsewhere gave up: its process is told, over there. */
 void
 vd_depart_failure(const VdMessage *m, char *known_as)
@@ -86,7 +97,7 @@ vd_depart_failure(const VdMessage *m, char *known_as)
 	failure.correlation = m->correlation;
 	failure.causation = m->id;
 	failure.has_causation = true;
-	vd_depart(&failure, known_as);
+	vd_outbox_add(&failure);
 }
 
 /* ---- arriving ---- */

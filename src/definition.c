@@ -452,6 +452,7 @@ typedef struct Service
 	char	   *owner;
 	char	   *schema;			/* NULL: it lives elsewhere */
 	char	   *known_as;		/* then: what this database is called there */
+	bool		after_commit;	/* and what is for it leaves after the commit */
 } Service;
 
 static List *
@@ -461,7 +462,7 @@ read_services(void)
 	List	   *all = NIL;
 	MemoryContext old;
 
-	read_begin(&saved, "SELECT name, owner, schema, known_as FROM voiding.service ORDER BY name", 0, NULL, NULL);
+	read_begin(&saved, "SELECT name, owner, schema, known_as, nullif(after_commit, false) FROM voiding.service ORDER BY name", 0, NULL, NULL);
 	old = MemoryContextSwitchTo(cache);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
@@ -471,6 +472,7 @@ read_services(void)
 		s->owner = column_text(i, 2);
 		s->schema = column_text(i, 3);
 		s->known_as = column_text(i, 4);
+		s->after_commit = column_text(i, 5) != NULL;
 		all = lappend(all, s);
 	}
 	MemoryContextSwitchTo(old);
@@ -546,6 +548,22 @@ vd_known_as(const char *service)
 			return s->known_as ? pstrdup(s->known_as) : NULL;
 	}
 	return NULL;
+}
+
+/* does what is for a service in another database leave in a transaction of its own? */
+bool
+vd_leaves_after_commit(const char *service)
+{
+	ListCell   *lc;
+
+	foreach(lc, known_services())
+	{
+		Service    *s = lfirst(lc);
+
+		if (strcmp(s->name, service) == 0)
+			return s->after_commit;
+	}
+	return false;
 }
 
 /* is a service in another database? */

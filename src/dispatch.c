@@ -223,6 +223,8 @@ run_handler(VdMessage **set, int n, bool in_savepoint)
 {
 	VdAnswer	answer = {0};
 
+	if (vd_depart_late(set, n))
+		return;
 	if (strcmp(set[0]->destination, VD_ARRIVAL) == 0)
 	{
 		vd_take_arrival(set[0]);

@@ -111,7 +111,7 @@ read_handler(const char *service, const char *type)
 	h->service = MemoryContextStrdup(cache, service);
 	h->type = MemoryContextStrdup(cache, type);
 	vd_read_begin(&saved,
-				  "SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set, h.kind = 'query', h.kind = 'event'"
+				  "SELECT h.function, quote_ident(s.schema) || ', pg_temp', h.takes_set, h.kind = 'query', h.kind = 'event', s.known_as IS NOT NULL"
 				  "  FROM voiding.handler h JOIN voiding.service s ON s.name = h.service"
 				  " WHERE h.service = $1 AND h.type = $2",
 				  2, types, args);
@@ -123,6 +123,7 @@ read_handler(const char *service, const char *type)
 		h->takes_set = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3) == 't';
 		h->is_query = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4) == 't';
 		h->is_event = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5) == 't';
+		h->elsewhere = *SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 6) == 't';
 	}
 	vd_read_end(&saved);
 	return h;
@@ -150,15 +151,16 @@ find_handler(const char *service, const char *type)
 }
 
 /*
- * May dispatch() take such a message? Not if it is received outside. One that
- * nobody handles any more is taken, to fail where people can see it.
+ * May dispatch() take such a message? Not if it is received outside. One for
+ * another database is taken, and leaves. One that nobody handles any more is
+ * taken, to fail where people can see it.
  */
 bool
 vd_handler_is_here(const char *service, const char *type)
 {
 	VdHandler  *h = find_handler(service, type);
 
-	return !h->registered || h->function != NULL;
+	return !h->registered || h->function != NULL || h->elsewhere;
 }
 
 /* May messages of different keys be given to it at once? */

@@ -28,6 +28,7 @@ typedef struct VdHandler
 	bool		takes_set;
 	bool		is_query;
 	bool		is_event;
+	bool		elsewhere;		/* in another database */
 	bool		bound;			/* the rest is known */
 	FmgrInfo	fn;
 	Oid			owner;

@@ -107,14 +107,16 @@ vd_outbox_write(const VdMessage *m)
 
 /*
  * Put a message into the outbox, or on its way to where its service lives;
- * fills in what the caller left open.
+ * fills in what the caller left open. Where there is a standby, it leaves from
+ * the outbox, in a transaction of its own: replication sends what this server
+ * has committed before the standby has it, and it could not be taken back.
  */
 void
 vd_outbox_add(VdMessage *m)
 {
 	char	   *known_as = vd_known_as(m->destination);
 
-	if (known_as)
+	if (known_as && !vd_leaves_after_commit(m->destination))
 	{
 		vd_depart(m, known_as);
 		return;
@@ -126,16 +128,22 @@ vd_outbox_add(VdMessage *m)
 		m->created_at = vd_now();
 	if (m->available_at == 0)
 		m->available_at = m->created_at;
-	if (vd_queue_keep(m))
+	if (known_as == NULL && vd_queue_keep(m))
 		return;					/* there is no work left for others */
 	vd_outbox_write(m);
 	vd_notify_add(m->destination, m->type, &m->id);
 }
 
-/* The same message again, not before "when"; its row has been deleted. */
+/*
+ * The same message again, not before "when"; its row has been deleted. A command
+ * of a process elsewhere goes behind those of its key: what it lacks may be on
+ * its way from a third database, and would wait for it.
+ */
 void
 vd_outbox_retry(VdMessage *m, TimestampTz when)
 {
+	if (m->sent_in && vd_known_as(m->source))
+		m->seq = vd_next_position();
 	m->available_at = when;
 	vd_outbox_write(m);
 }

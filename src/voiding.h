@@ -294,6 +294,7 @@ extern uint64 vd_definitions_generation(void);
 extern bool vd_service(const char *name, char **owner, char **schema);
 extern char *vd_service_of_schema(const char *schema);
 extern char *vd_known_as(const char *service);
+extern bool vd_leaves_after_commit(const char *service);
 extern bool vd_is_connected(void);
 extern List *vd_service_names(void);
 
@@ -420,6 +421,7 @@ extern void vd_outbox_retry(VdMessage *m, TimestampTz when);
 
 /* ---- connection.c: to and from services elsewhere ---- */
 extern void vd_depart(const VdMessage *m, const char *known_as);
+extern bool vd_depart_late(VdMessage **set, int n);
 extern void vd_depart_failure(const VdMessage *m, char *known_as);
 extern void vd_take_arrival(const VdMessage *m);
 

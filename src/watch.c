@@ -1,9 +1,10 @@
 /*
  * watch.c
  *	  The first worker of a database looks after its connections: it notes how
- *	  far their receivers are, and where a replication slot has been lost it
- *	  makes another and sends again what may have been in it. Each step is a
- *	  transaction, since a slot is made only before anything is written.
+ *	  far their receivers are, and where a replication slot has been lost, or
+ *	  is from before a promotion, it makes another and sends again what may have
+ *	  been in it. Each step is a transaction, since a slot is made only before
+ *	  anything is written.
  */
 #include "postgres.h"
 
@@ -16,6 +17,7 @@
 #include "worker.h"
 
 #define WATCH_EVERY	(5 * USECS_PER_SEC)
+#define WATCH_SOON	(USECS_PER_SEC / 5)	/* while a receiver has not been heard of */
 
 /* the texts that a query of the engine returns, in a transaction of its own */
 static List *
@@ -58,6 +60,22 @@ has_connections(void)
 	return has;
 }
 
+static void
+mend(const char *service)
+{
+	char	   *sent;
+
+	/* who is under way holds a new slot up: it is tried again, not waited for */
+	(void) ask("SELECT voiding.make_slot($1) FROM set_config('lock_timeout', '1s', true)", service);
+	sent = linitial(ask("SELECT voiding.send_missed($1)", service));
+	if (sent)
+		ereport(LOG,
+				(errmsg("the replication slot for service \"%s\" was lost: %s messages are sent again", service, sent)));
+	else
+		ereport(LOG,
+				(errmsg("a new replication slot for service \"%s\": this server was promoted", service)));
+}
+
 /*
  * To be called often, outside a transaction; an error is the caller's to
  * report, and it is tried again after a while.
@@ -77,13 +95,9 @@ vd_watch_connections(void)
 		MemoryContextSwitchTo(caller);
 		foreach(lc, ask("SELECT voiding.watch_connections()", NULL))
 		{
-			char	   *service = lfirst(lc);
-
-			/* who is under way holds a new slot up: it is tried again, not waited for */
-			(void) ask("SELECT voiding.make_slot($1) FROM set_config('lock_timeout', '1s', true)", service);
-			ereport(LOG,
-					(errmsg("the replication slot for service \"%s\" was lost: %s messages are sent again",
-							service, (char *) linitial(ask("SELECT voiding.send_missed($1)", service)))));
+			if (lfirst(lc))
+				mend(lfirst(lc));
+			next = GetCurrentTimestamp() + WATCH_SOON;
 		}
 	}
 	MemoryContextSwitchTo(caller);

@@ -91,6 +91,21 @@ comes($billing, q{SELECT status FROM billing.document WHERE document_id = 'D6'},
 ok(all_arrived($three), 'all has arrived');
 agree($three, 'after a lost slot');
 
+# ---- one way is slower than another ----
+
+say_in($reports, q{LOAD 'voiding'; ALTER SYSTEM SET voiding.retry_limit = 20});
+$reports->reload;
+say_in($reports, q{ALTER SUBSCRIPTION voiding_billing_to_reports DISABLE});
+say_in($billing, q{SELECT billing.issue_document('D7', 'C3', 7)});
+say_in($billing, q{SELECT billing.void_document('D7', 'at once')});
+comes($reports, q{SELECT attempts > 1 FROM voiding.outbox WHERE type = 'MarkDocumentAsVoided'}, 't', 'a command comes before the event that it is about');
+say_in($reports, q{ALTER SUBSCRIPTION voiding_billing_to_reports ENABLE});
+comes($billing, q{SELECT status FROM billing.document WHERE document_id = 'D7'}, 'voided', '... and does not keep that from being handled');
+is(say_in($reports, q{SELECT count(*) FROM voiding.dead_letter}), '0', '... nothing gave up');
+say_in($reports, q{LOAD 'voiding'; ALTER SYSTEM RESET voiding.retry_limit});
+$reports->reload;
+ok(all_arrived($three), 'all has arrived');
+
 # ---- what one may not say ----
 
 sub forge

@@ -14,7 +14,8 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(new_node new_database row drain serve by_hand settle poll_until invariants_hold
-  same_lines error_of error_in heard pid_of settings_of);
+  same_lines error_of error_in heard pid_of settings_of
+  kill_server);
 
 my $workers = $ENV{SERVED} // 0;
 my $preload = $ENV{PRELOAD} // 0;
@@ -231,6 +232,22 @@ sub heard
     push @heard, [ $1, $2 ];
   }
   return @heard;
+}
+
+# As if the machine had gone: all processes of a server at once. (Those that
+# outlive their postmaster for a moment stop waiting for a standby, and say so.)
+sub kill_server
+{
+  my ($postmaster, @others) = @_;
+  my @children;
+
+  for my $stat (glob '/proc/[0-9]*/stat')
+  {
+    open my $f, '<', $stat or next;
+    my ($pid, $parent) = (readline($f) // '') =~ /^(\d+) \(.*\) \S (\d+)/;
+    push @children, $pid if defined $parent && $parent == $postmaster;
+  }
+  return kill 'KILL', @others, @children, $postmaster;
 }
 
 sub pid_of
