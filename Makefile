@@ -80,9 +80,12 @@ test/out/expected test/out/isolation/expected:
 # what tests and benchmark spread processes with
 PLPROXY = postgresql-$(or $(PG_VERSION),15)-plproxy
 
+# what a test of failover needs
+PATRONI = patroni python3-etcd etcd-server
+
 # npm may have come with another Node.js than Debian's
 test:
-	script/setup $(PLPROXY) chromium fonts-dejavu-core $$(command -v npm >/dev/null || echo nodejs npm)
+	script/setup $(PLPROXY) $(PATRONI) chromium fonts-dejavu-core $$(command -v npm >/dev/null || echo nodejs npm)
 	KEEP=build/console script/unprivileged script/modes SERVED=0 "SERVED=2 BY_HAND=0"
 
 test-workers:
