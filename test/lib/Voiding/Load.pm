@@ -23,7 +23,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 use Voiding::Test;
 
-our @EXPORT = qw(start_clients lead_to stop_clients answers finished records_agree amount);
+our @EXPORT = qw(start_clients lead_to stop_clients answers finished records_agree compare_records amount);
 
 use constant CUSTOMERS => 11;
 use constant ANSWER_WITHIN => 60;    # seconds
@@ -69,7 +69,7 @@ sub say_to_server
     die "no answer in time: $sql\n" unless $select->can_read(ANSWER_WITHIN);
     next if sysread($me->{out}, $me->{buffer}, 65536, length $me->{buffer});
     disconnect($me);
-    usleep(20_000);
+    usleep($me->{again} // 20_000);
     return;
   }
   return [ split /\n/, $lines ];
@@ -80,14 +80,15 @@ sub request
 {
   my ($me, $sql, @what) = @_;
   my $n = ++$me->{requests};
+  my $server = $what[0] eq 'publish' && $me->{reports} || $me;
 
   print { $me->{record} } join("\t", '?', $n, @what), "\n";
-  my @lines = grep { !/^(?:WARNING|NOTICE):/ } @{ say_to_server($me, $sql) // [ 'FATAL' ] };
+  my @lines = grep { !/^(?:WARNING|NOTICE):/ } @{ say_to_server($server, $sql) // [ 'FATAL' ] };
   my $lost = grep { /^FATAL|server closed the connection|connection to server was lost/ } @lines;
   my ($sqlstate) = map { /^ERROR:  (\w+)/ } @lines;
   my @answer = $lost ? ('x', $n) : $sqlstate ? ('!', $n, $sqlstate) : ('=', $n, @lines);
   print { $me->{record} } join("\t", @answer), "\n";
-  disconnect($me) if $lost && $me->{pid};
+  disconnect($server) if $lost && $server->{pid};
   return $answer[0];
 }
 
@@ -154,7 +155,7 @@ sub client
     $dice < 0.5 || !@{ $me->{mine} } ? issue($me) : $dice < 0.92 ? void($me) : publish($me);
     usleep($pause);
   }
-  disconnect($me) if $me->{pid};
+  $_->{pid} && disconnect($_) for $me, $me->{reports} // ();
   return;
 }
 
@@ -172,7 +173,9 @@ sub lead_to
   return;
 }
 
-# Begin: so many clients, with files in dir, whose documents are called name.
+# Begin: so many clients, with files in dir, whose documents are called name;
+# reports: the node where they publish, if it is another one; again: us before
+# they connect again.
 sub start_clients
 {
   my (%o) = @_;
@@ -183,10 +186,13 @@ sub start_clients
   mkdir $o{dir};
   unlink $stop;
   lead_to($load, $o{node}, $o{db});
+  lead_to({ server => "$load->{server}.reports" }, $o{reports}, $o{db}) if $o{reports};
   for my $i (1 .. $o{clients})
   {
-    my $me = { name => "$o{name}$i", file => "$o{dir}/$o{name}$i", mine => [], stopping => sub { -e $stop || getppid != $parent }, server => $load->{server} };
+    my $me = { name => "$o{name}$i", file => "$o{dir}/$o{name}$i", mine => [], stopping => sub { -e $stop || getppid != $parent }, server => $load->{server},
+      again => $o{again} };
 
+    $me->{reports} = { server => "$load->{server}.reports", again => $o{again} } if $o{reports};
     push @{ $load->{files} }, $me->{file};
     my $pid = fork // die "fork: $!";
     if ($pid == 0)
@@ -292,8 +298,8 @@ sub by_subject
 
 sub check_document
 {
-  my ($complain, $id, $known, $there) = @_;
-  my %processes = map { $_ => 1 } @{ $known->{'void done'} // [] };
+  my ($complain, $known, $there, $given_up) = @_;
+  my %processes = map { $_ => 1 } grep { !$given_up->{$_} } @{ $known->{'void done'} // [] };
 
   if (!$there)
   {
@@ -305,7 +311,7 @@ sub check_document
   $complain->("customer $customer") if $customer ne $known->{customer};
   $complain->("amount $amount") if $amount ne amount($known->{cents});
   $complain->("accepted by two processes: @{[ keys %processes ]}") if keys %processes > 1;
-  $complain->("accepted by $_, is with $process") for grep { $_ ne $process } keys %processes;
+  $complain->("accepted by $_, is with $process") for grep { $_ ne $process && !$given_up->{$process} } keys %processes;
   $complain->("nobody wanted process $process") if $process ne '' && !$known->{'void asked'};
   my $is = "$status $state $line $report";
   my $wanted = $process eq '' ? qr/^issued  included (?:open|published)$/
@@ -340,32 +346,43 @@ sub records_agree
 {
   my ($node, $db, $load, $name) = @_;
   local $Test::Builder::Level = $Test::Builder::Level + 1;
-  my @complaints;
-  my ($documents, $customers) = by_subject($load, \@complaints);
   my %there = map { my ($id, @rest) = split /\|/, $_, -1; ($id => \@rest) } split /\n/, row($node, $db, q{
     SELECT d.document_id, d.customer_id, d.amount, d.status, d.process_id, p.state, l.status, r.status
       FROM billing.document d LEFT JOIN voiding.process p USING (process_id)
       LEFT JOIN reports.report_line l ON l.document_id = d.document_id
       LEFT JOIN reports.report r ON r.report_id = l.report_id});
-  my %published;
-
-  push @{ $published{ $_->[0] } }, [ @$_[ 1, 2 ] ]
-    for map { [ split /\|/ ] } split /\n/, row($node, $db, q{SELECT customer_id, report_id, total FROM reports.report WHERE status = 'published'});
-  for my $id (sort keys %{ { %$documents, %there } })
-  {
-    check_document(sub { push @complaints, "$id: @_" }, $id, $documents->{$id}, $there{$id});
-  }
-  check_reports(\@complaints, $customers, \%published);
-  my $accepted = grep { $_->{'void done'} } values %$documents;
-  note(sprintf '%s: %d documents, %d voids accepted, %d publications', $name, scalar keys %there, $accepted,
-    sum0(map { scalar @{ $_->{'publish done'} // [] } } values %$customers));
-  splice @complaints, 20, @complaints - 20, sprintf('... %d in all', scalar @complaints) if @complaints > 20;
-  is(join("\n", @complaints), '', "$name: what the clients know is true, and they met no other error than they should");
+  my $accepted = compare_records($load, \%there, {}, $node, $db, $name);
   is(row($node, $db, q{SELECT type, subject, count(*) FROM voiding.event
       WHERE type IN ('DocumentIssued', 'DocumentVoidingRequested', 'DocumentVoided', 'MarkingDocumentAsVoidedSucceeded',
         'MarkingDocumentAsVoidedFailed', 'ReportPublished') GROUP BY 1, 2 HAVING count(*) > 1 LIMIT 5}), '', "$name: nothing was said twice");
   is(row($node, $db, q{SELECT sum(amount) FROM billing.document}),
     row($node, $db, q{SELECT sum(amount) FROM reports.report_line}), "$name: Reports has all that Billing has");
+  return $accepted;
+}
+
+# What clients know, and what is there: of each document its customer, amount,
+# status, process, that one's state, and the status of its line and report.
+# given_up: processes that were accepted, and then refused by their manager.
+sub compare_records
+{
+  my ($load, $there, $given_up, $reports, $db, $name) = @_;
+  local $Test::Builder::Level = $Test::Builder::Level + 1;
+  my @complaints;
+  my ($documents, $customers) = by_subject($load, \@complaints);
+  my %published;
+
+  push @{ $published{ $_->[0] } }, [ @$_[ 1, 2 ] ]
+    for map { [ split /\|/ ] } split /\n/, row($reports, $db, q{SELECT customer_id, report_id, total FROM reports.report WHERE status = 'published'});
+  for my $id (sort keys %{ { %$documents, %$there } })
+  {
+    check_document(sub { push @complaints, "$id: @_" }, $documents->{$id}, $there->{$id}, $given_up);
+  }
+  check_reports(\@complaints, $customers, \%published);
+  my $accepted = grep { $_->{'void done'} } values %$documents;
+  note(sprintf '%s: %d documents, %d voids accepted, %d publications', $name, scalar keys %$there, $accepted,
+    sum0(map { scalar @{ $_->{'publish done'} // [] } } values %$customers));
+  splice @complaints, 20, @complaints - 20, sprintf('... %d in all', scalar @complaints) if @complaints > 20;
+  is(join("\n", @complaints), '', "$name: what the clients know is true, and they met no other error than they should");
   return $accepted;
 }
 

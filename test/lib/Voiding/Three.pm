@@ -10,7 +10,7 @@ use PostgreSQL::Test::Utils ();
 use Test::More;
 use Voiding::Test;
 
-our @EXPORT = qw(three_clusters connect_all connection connected cut_link mend_link all_arrived agree);
+our @EXPORT = qw(three_clusters make_part connect_all connection connected cut_link mend_link all_arrived agree);
 
 my %part = (billing => 'billing', reports => 'reports', manager => 'process');
 
@@ -35,11 +35,20 @@ sub three_clusters
       max_slot_wal_keep_size => '512MB', wal_retrieve_retry_interval => '100ms', max_logical_replication_workers => 8,
       max_wal_senders => 10, max_replication_slots => 10, 'voiding.retry_base' => 20, serve => ['postgres'], %settings);
 
-    $node->safe_psql('postgres', 'SET voiding.example = off; CREATE EXTENSION voiding');
-    $node->safe_psql('postgres', "SELECT voiding.create_document_voiding_part('$part{$name}')") if $name ne 'manager';
+    make_part($node, $name);
     $node->safe_psql('postgres', 'SELECT voiding.start_workers(1)');
   }
   return \%three;
+}
+
+# What a server is for. The manager's definition comes when it knows the others.
+sub make_part
+{
+  my ($node, $name) = @_;
+
+  $node->safe_psql('postgres', 'SET voiding.example = off; CREATE EXTENSION voiding');
+  $node->safe_psql('postgres', "SELECT voiding.create_document_voiding_part('$part{$name}')") if $name ne 'manager';
+  return;
 }
 
 # the socket of a server as one other sees it: a link that can be cut
@@ -56,10 +65,13 @@ sub link_of
 sub connection
 {
   my ($three, $here, $there, $arguments) = @_;
-  my $conninfo = sprintf 'host=%s port=%s user=%s dbname=postgres', link_of($three, $here, $there), $three->{$there}->port,
-    (getpwuid $<)[0];
+  my $is_safe = $three->{$here}->can('is_safe');    # Patroni runs it
+  my $conninfo = $is_safe ? $three->{$there}->connstr('postgres')
+    : sprintf 'host=%s port=%s user=%s dbname=postgres', link_of($three, $here, $there), $three->{$there}->port, (getpwuid $<)[0];
+  my @arguments = ($arguments || (), $is_safe ? q{synchronous_commit => 'on'} : ());
 
-  return "CALL voiding.connect_service('$there', '$conninfo', '$here'" . ($arguments ? ", $arguments" : '') . ')';
+  $conninfo =~ s/'/''/g;
+  return "CALL voiding.connect_service('$there', '$conninfo', '$here'" . join('', map { ", $_" } @arguments) . ')';
 }
 
 # Each connects to each, twice: the first time the other side does not send yet.
