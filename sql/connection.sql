@@ -464,7 +464,8 @@ BEGIN
      SET confirmed = p.noted, confirmed_at = p.noted_at, noted = seen, noted_at = now(), noted_lsn = lsn
     FROM voiding.service s JOIN pg_replication_slots r ON r.slot_name = voiding.stream_name(s.known_as, s.name)
    WHERE p.service = ANY (free) AND NOT p.missed AND s.name = p.service AND r.confirmed_flush_lsn >= p.noted_lsn
-     AND EXISTS (SELECT FROM voiding.transfer t WHERE t.destination = s.name AND t.origin = s.known_as AND t.id >= voiding.uuid_from(p.confirmed_at));
+     -- has anything left since? The last one is found by the index, at once
+     AND (SELECT t.id FROM voiding.transfer t WHERE t.destination = s.name AND t.origin = s.known_as ORDER BY t.id DESC LIMIT 1) >= voiding.uuid_from(p.confirmed_at);
   RETURN QUERY SELECT CASE WHEN p.heard OR p.timeline <> voiding.timeline() OR c.sending IN ('lost', 'no slot') THEN p.service END
                  FROM voiding.connection_progress p JOIN voiding.connection c USING (service) WHERE p.service = ANY (free) AND p.missed;
 END $$;
