@@ -19,7 +19,7 @@ COMMENT ON VIEW voiding.worker IS 'background workers that serve this database';
 CREATE VIEW voiding.stats AS
   WITH queue (name) AS (
     SELECT s.name FROM voiding.service s WHERE s.known_as IS NULL
-    UNION ALL SELECT 'arrival' WHERE EXISTS (SELECT FROM voiding.service s WHERE s.known_as IS NOT NULL))
+    UNION ALL SELECT 'arrival'::text AS name WHERE EXISTS (SELECT FROM voiding.service s WHERE s.known_as IS NOT NULL))
   SELECT c.name, jsonb_build_object('service', s.service) AS labels, c.value::numeric
     FROM voiding.counters() s,
          LATERAL (VALUES ('handled', s.handled), ('failed', s.failed), ('retried', s.retried), ('dead', s.dead)) c(name, value)
