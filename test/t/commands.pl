@@ -123,8 +123,7 @@ sub answers
 sub ask
 {
   my ($sql) = @_;
-  my ($status, $stdout) = $node->psql($db, $sql, timeout => 20, timed_out => \my $timed_out);
-  return defined $status && $status == 0 ? $stdout : '';
+  return try_row($node, $db, $sql) // '';
 }
 
 my %is = (worker => q{backend_type = 'voiding worker'}, backend => qq{backend_type = 'client backend' AND datname = '$db' AND pid <> pg_backend_pid()});

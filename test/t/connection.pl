@@ -29,7 +29,7 @@ sub comes
 {
   my ($node, $sql, $expected, $name) = @_;
   local $Test::Builder::Level = $Test::Builder::Level + 1;
-  return ok(poll_until(sub { ($node->psql('postgres', $sql))[1] eq $expected }, 60), $name) || diag(say_in($node, $sql));
+  return ok(poll_until(sub { (try_row($node, 'postgres', $sql) // '') eq $expected }, 60), $name) || diag(say_in($node, $sql));
 }
 
 my (undef, undef, $said) = $billing->psql('postgres', connection($three, 'billing', 'manager', q{events => '{DocumentVoidingRequested}'}));

@@ -44,8 +44,7 @@ sub insist
 
   for (1 .. 2_000)
   {
-    my $status = eval { ($node->psql('postgres', $sql, timeout => 20, timed_out => \my $timed_out))[0] };
-    return 1 if defined $status && $status == 0;
+    return 1 if defined try_row($node, 'postgres', $sql);
     usleep(50_000);
   }
   POSIX::_exit(1);
@@ -101,9 +100,9 @@ sub kill_postmaster
 sub kill_one
 {
   my ($name, $which) = @_;
-  my ($status, $pid) = $three->{$name}->psql('postgres', "SELECT pid FROM pg_stat_activity WHERE $which ORDER BY random() LIMIT 1");
+  my $pid = try_row($three->{$name}, 'postgres', "SELECT pid FROM pg_stat_activity WHERE $which ORDER BY random() LIMIT 1");
 
-  return 1 if !defined $status || $status != 0 || $pid eq '';    # it is down just now
+  return 1 if !$pid;              # it is down just now
   kill 'KILL', $pid;
   return 1;
 }

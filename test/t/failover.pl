@@ -20,14 +20,14 @@ sub comes
 {
   my ($node, $sql, $expected, $name) = @_;
   local $Test::Builder::Level = $Test::Builder::Level + 1;
-  return ok(poll_until(sub { ($node->psql('postgres', $sql))[1] eq $expected }, 60), $name) || diag(say_in($node, $sql));
+  return ok(poll_until(sub { (try_row($node, 'postgres', $sql) // '') eq $expected }, 60), $name) || diag(say_in($node, $sql));
 }
 
 # what has been said, here or over there: x, or x twice as x x
 sub heard_in
 {
   my ($node) = @_;
-  return ($node->psql('postgres', q{SELECT string_agg(subject, ' ' ORDER BY subject) FROM voiding.event WHERE type = 'Said'}))[1];
+  return try_row($node, 'postgres', q{SELECT string_agg(subject, ' ' ORDER BY subject) FROM voiding.event WHERE type = 'Said'}) // '';
 }
 
 sub comes_to
@@ -72,7 +72,7 @@ sub fail_over
   $primary->kill9;
   kill 'KILL', $receiver;
   # it recovers: then there is nobody to connect to
-  poll_until(sub { ($standby->psql('postgres', 'SELECT 1'))[0] == 0 && ($standby->psql('postgres', 'SELECT count(*) FROM pg_stat_wal_receiver'))[1] eq '0' }, 60);
+  poll_until(sub { (try_row($standby, 'postgres', 'SELECT count(*) FROM pg_stat_wal_receiver') // '') eq '0' }, 60);
   say_in($standby, q{ALTER SYSTEM SET synchronous_standby_names = ''});
   return $standby->promote;
 }

@@ -30,8 +30,7 @@ row($node, $db, 'SELECT voiding.start_workers(2)');
 sub ask
 {
   my ($sql) = @_;
-  my ($status, $stdout) = $node->psql($db, $sql, timeout => 20, timed_out => \my $timed_out);
-  return defined $status && $status == 0 ? $stdout : '';
+  return try_row($node, $db, $sql) // '';
 }
 
 my %is = (

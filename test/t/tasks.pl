@@ -99,8 +99,7 @@ for my $i (1 .. $clients)
 sub ask
 {
   my ($sql) = @_;
-  my ($status, $stdout) = eval { $node->psql($db, $sql, timeout => 20, timed_out => \my $timed_out) };
-  return defined $status && $status == 0 ? $stdout : '';
+  return try_row($node, $db, $sql) // '';
 }
 
 my %is = (worker => q{backend_type = 'voiding worker'}, backend => qq{backend_type = 'client backend' AND datname = '$db' AND usename ~ '^c[0-9]'});

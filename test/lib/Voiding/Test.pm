@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-our @EXPORT = qw(new_node new_database row drain serve by_hand settle poll_until invariants_hold
+our @EXPORT = qw(new_node new_database row try_row drain serve by_hand settle poll_until invariants_hold
   same_lines error_of error_in heard pid_of settings_of
   kill_server);
 
@@ -92,6 +92,15 @@ sub row
 {
   my ($node, $db, $sql) = @_;
   return $node->safe_psql($db, $sql);
+}
+
+# The same of a server that may be down; undef: it cannot be asked. A psql whose
+# server is gone does not read its query, and that ends a run with an error.
+sub try_row
+{
+  my ($node, $db, $sql) = @_;
+  my ($status, $stdout) = eval { $node->psql($db, $sql, timeout => 20, timed_out => \my $timed_out) };
+  return defined $status && $status == 0 ? $stdout : undef;
 }
 
 # dispatch() by hand until it finds nothing to do; how much that was.

@@ -92,7 +92,7 @@ sub connected
   my ($three) = @_;
   my $sql = q{SELECT bool_and(sending = 'connected' AND receiving = 'running') FROM voiding.connection};
 
-  return !grep { ($three->{$_}->psql('postgres', $sql))[1] ne 't' } keys %$three;
+  return !grep { (try_row($three->{$_}, 'postgres', $sql) // '') ne 't' } keys %$three;
 }
 
 # What one has from another does not reach it any more, until that is mended.
@@ -101,7 +101,7 @@ sub cut_link
   my ($three, $here, $there) = @_;
 
   unlink link_of($three, $here, $there);
-  $three->{$there}->psql('postgres', "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'voiding_${there}_to_$here'");
+  try_row($three->{$there}, 'postgres', "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'voiding_${there}_to_$here'");
   return;
 }
 
@@ -122,7 +122,7 @@ sub all_arrived
 
   return poll_until(sub {
       # one after the other can look quiet while something is between them: what left must have arrived, too
-      return 0 if grep { ($three->{$_}->psql('postgres', $open{$_}))[1] ne '0' } keys %open;
+      return 0 if grep { (try_row($three->{$_}, 'postgres', $open{$_}) // '') ne '0' } keys %open;
       return same_transfers($three);
     }, $limit // 60);
 }
@@ -135,9 +135,9 @@ sub same_transfers
 
   for my $name (keys %$three)
   {
-    my (undef, $rows) = $three->{$name}->psql('postgres',
+    my $rows = try_row($three->{$name}, 'postgres',
       q{SELECT origin, destination, count(*), sum(hashtextextended(id::text, 0)) FROM voiding.transfer GROUP BY 1, 2 ORDER BY 1, 2});
-    $seen{$_}++ for split /\n/, $rows;
+    $seen{$_}++ for split /\n/, $rows // return 0;
   }
   return !grep { $_ != 2 } values %seen;
 }
