@@ -111,7 +111,7 @@ my @cut;
 my %fault = (
   postmaster => \&kill_postmaster,
   walsender => sub { kill_one($_[0], q{backend_type = 'walsender'}) },
-  apply => sub { kill_one($_[0], q{backend_type = 'logical replication worker'}) },
+  apply => sub { kill_one($_[0], q{backend_type ~ '^logical replication (apply )?worker$'}) },
   worker => sub { kill_one($_[0], q{backend_type = 'voiding worker'}) },
   link => sub {
     my ($there) = grep { $_ ne $_[0] } sort { rand() <=> 0.5 } @nodes;

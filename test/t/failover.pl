@@ -113,7 +113,7 @@ my $slot = q{SELECT confirmed_flush_lsn > '%s' FROM pg_replication_slots WHERE s
 my $deaf = deafen($right2);
 say_it($left, 'b');
 my $lsn = say_in($left, 'SELECT pg_current_wal_flush_lsn()');
-comes($right, q{SELECT wait_event FROM pg_stat_activity WHERE backend_type = 'logical replication worker' AND wait_event = 'SyncRep'}, 'SyncRep',
+comes($right, q{SELECT wait_event FROM pg_stat_activity WHERE backend_type ~ '^logical replication (apply )?worker$' AND wait_event = 'SyncRep'}, 'SyncRep',
   'a receiver waits for its standby');
 is(say_in($left, sprintf $slot, $lsn), 'f', '... and confirms nothing before');
 fail_over($right, $right2, $deaf);
